@@ -1,0 +1,109 @@
+// A class is a power of two in quarters, so at most a fifth of a block is unused.
+#include "engine/memory.h"
+
+#include <fmt/format.h>
+#include <sys/mman.h>
+
+#include <bit>
+#include <cstdlib>
+#include <map>
+#include <mutex>
+#include <vector>
+
+#include "engine/build.h"
+#include "engine/errors.h"
+
+namespace lc {
+namespace {
+
+constexpr std::size_t kAlignment = 64, kHugePage = std::size_t{2} << 20;
+
+std::size_t size_class(std::size_t bytes) {
+  if (bytes <= 256) return 256;
+  const std::size_t quarter = std::bit_floor(bytes - 1) / 4;
+  return (bytes + quarter - 1) / quarter * quarter;
+}
+
+void* from_system(std::size_t bytes) {
+  const std::size_t alignment = bytes >= kHugePage ? kHugePage : kAlignment;
+  void* p = std::aligned_alloc(alignment, (bytes + alignment - 1) / alignment * alignment);
+  if (p && alignment == kHugePage) madvise(p, bytes, MADV_HUGEPAGE);
+  return p;
+}
+
+class Cache {
+ public:
+  void* take(std::size_t wanted) {
+    const std::size_t bytes = size_class(wanted);
+    std::lock_guard lock(mutex_);
+    void* p = nullptr;
+    if (auto& shelf = free_[bytes]; !shelf.empty()) {
+      p = shelf.back();
+      shelf.pop_back();
+    } else if (p = from_system(bytes); p) {
+      use_.held += bytes;
+    } else {
+      release();
+      p = from_system(bytes);
+      if (!p) throw ResourceError(fmt::format("out of memory: wanted {} MiB more while {} MiB are in use; use a smaller batch_size, more accumulate, or recompute = true", bytes >> 20, use_.in_use >> 20));
+      use_.held += bytes;
+    }
+    use_.in_use += bytes;
+    use_.peak = std::max(use_.peak, use_.in_use);
+    return p;
+  }
+  void give(void* p, std::size_t wanted) {
+    const std::size_t bytes = size_class(wanted);
+    std::lock_guard lock(mutex_);
+    use_.in_use -= bytes;
+    free_[bytes].push_back(p);
+  }
+  void release_unused() {
+    std::lock_guard lock(mutex_);
+    release();
+  }
+  MemoryUse use() {
+    std::lock_guard lock(mutex_);
+    return use_;
+  }
+  void reset_peak() {
+    std::lock_guard lock(mutex_);
+    use_.peak = use_.in_use;
+  }
+
+ private:
+  void release() {
+    for (auto& [bytes, shelf] : free_) {
+      for (void* p : shelf) std::free(p);
+      use_.held -= bytes * shelf.size();
+      shelf.clear();
+    }
+  }
+  std::mutex mutex_;
+  std::map<std::size_t, std::vector<void*>> free_;
+  MemoryUse use_;
+};
+
+Cache& cache_of(const Queue& queue) {
+  require_device(queue);
+  static Cache& cpu = *new Cache;  // outlives every tensor, static ones too
+  return cpu;
+}
+
+}  // namespace
+
+std::shared_ptr<std::byte> allocate(const Queue& queue, std::size_t bytes) {
+  Cache& cache = cache_of(queue);
+  auto* p = static_cast<std::byte*>(cache.take(bytes));
+  return {p, [&cache, bytes](std::byte* q) { cache.give(q, bytes); }};
+}
+
+MemoryUse memory_use(const Queue& queue) { return cache_of(queue).use(); }
+void reset_memory_peak(const Queue& queue) { cache_of(queue).reset_peak(); }
+void release_cached_memory(const Queue& queue) { cache_of(queue).release_unused(); }
+
+void require_device(const Queue& queue) {
+  if (queue.device == Device::cuda && !build::kCuda) throw ResourceError("device cuda: this build has no CUDA; use --device cpu");
+}
+
+}  // namespace lc

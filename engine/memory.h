@@ -1,0 +1,21 @@
+// Memory has an owner: a cache of size classes per queue. Blocks go back to the cache, not to the system; after the first step of a
+// stage (run on its longest batch) the cache hardly grows. On the CPU large blocks lie on huge pages.
+#pragma once
+#include <cstddef>
+#include <memory>
+
+#include "kernels/numeric.h"
+
+namespace lc {
+
+struct MemoryUse {
+  std::size_t in_use = 0, peak = 0, held = 0;  // bytes handed out now, at most so far, and taken from the system
+};
+
+std::shared_ptr<std::byte> allocate(const Queue& queue, std::size_t bytes);  // 64-byte aligned, uninitialised; ResourceError when there is none
+MemoryUse memory_use(const Queue& queue);
+void reset_memory_peak(const Queue& queue);
+void release_cached_memory(const Queue& queue);  // gives back what nobody holds
+void require_device(const Queue& queue);         // ResourceError when this build or machine cannot run there
+
+}  // namespace lc

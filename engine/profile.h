@@ -1,0 +1,36 @@
+// What a user may switch on to look inside a run (--profile, --check-finite). Observation only: it never changes a number.
+#pragma once
+#include <chrono>
+#include <span>
+#include <string>
+
+#include "engine/tensor.h"
+
+namespace lc {
+
+enum class Direction : std::uint8_t { forward, backward };
+
+struct Inspection {
+  bool profile = false, check_finite = false;
+};
+Inspection& inspection();
+
+class Measured {  // adds time, bytes and operations of one operator call to the table, when profiling is on
+ public:
+  Measured(const char* name, Direction direction, std::span<const Tensor> in, const Tensor& out, double flops);
+  ~Measured();
+  Measured(const Measured&) = delete;
+  Measured& operator=(const Measured&) = delete;
+
+ private:
+  const char* name_;
+  Direction direction_;
+  double bytes_ = 0, flops_ = 0;
+  std::chrono::steady_clock::time_point start_;
+};
+
+std::string profile_table(double peak_gflops, double peak_gbytes);  // per operator: calls, ms, GFLOP/s, GB/s, share of the larger of the two peaks
+void reset_profile();
+void check_finite(const char* name, Direction direction, const Tensor& x);  // NumericalError naming the operator
+
+}  // namespace lc

@@ -1,0 +1,145 @@
+// corpus.h5: tokenised cells and their texts in plain HDF5 (SPEC §3). Everything with one entry per cell is contiguous and read through a
+// memory map, so an open corpus costs no memory per cell. group_id is the label's place in T.json, text_id the first of its texts.
+#pragma once
+#include <cstdint>
+#include <cstring>
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "engine/atomic_file.h"
+#include "engine/hdf5.h"
+#include "models/langcell/data/gene_vocabulary.h"
+#include "models/langcell/data/texts.h"
+
+namespace lc {
+
+// What became of the cells: read = kept + all dropped; `noted` counts kept cells that a reader should know of.
+struct Funnel {
+  std::uint64_t read = 0, kept = 0;
+  std::vector<std::pair<std::string, std::uint64_t>> dropped, noted;
+  static Funnel parse(std::string_view json);
+  std::string json() const;
+};
+
+struct CorpusInput {
+  std::string file, sha256, counts;  // counts: the matrix the cells were read from, e.g. "raw/X"
+  std::uint64_t cells = 0;
+};
+
+struct CorpusCell {
+  std::string_view name;
+  std::span<const std::int32_t> tokens;       // no <cls>, cut to max_genes
+  std::int32_t group = -1;                    // the label's index in Texts::labels; -1: none
+  std::span<const std::string> columns = {};  // one entry per CorpusSetup::columns
+};
+
+struct CorpusSetup {
+  GeneVocabulary vocabulary;
+  Texts texts;                       // may be empty: a corpus for stage 1
+  std::vector<std::string> columns;  // written as obs/KEY
+  std::int64_t max_genes = 2047;
+  Existing existing = Existing::refuse;
+};
+
+// Cells stream into unlinked scratch files beside the output and from there into their datasets; nothing is held per cell.
+class CorpusWriter {
+ public:
+  CorpusWriter(const std::filesystem::path& path, CorpusSetup setup);
+  ~CorpusWriter();
+  CorpusWriter(const CorpusWriter&) = delete;
+  CorpusWriter& operator=(const CorpusWriter&) = delete;
+  void append(const CorpusCell& cell);
+  // Appears under its name; returns the content hash. `provenance`: further attributes.
+  std::string finish(const Funnel& funnel, std::span<const CorpusInput> inputs, const std::map<std::string, std::string>& provenance);
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+// Numbers of a file in memory; they may lie at odd addresses.
+template <class T> class Mapped {
+ public:
+  Mapped() = default;
+  Mapped(const std::byte* data, std::uint64_t size) : data_(data), size_(size) {}
+  T operator[](std::uint64_t i) const {
+    T value;
+    std::memcpy(&value, data_ + i * sizeof(T), sizeof(T));
+    return value;
+  }
+  std::uint64_t size() const { return size_; }
+  std::string_view bytes() const { return {reinterpret_cast<const char*>(data_), size_ * sizeof(T)}; }
+
+ private:
+  const std::byte* data_ = nullptr;
+  std::uint64_t size_ = 0;
+};
+
+class Corpus {
+ public:
+  static Corpus open(const std::filesystem::path& path);  // DataError when it is no corpus, damaged, or offsets and ids are out of range
+  void verify() const;                                    // recomputes the content hash: reads everything once; DataError when it differs
+
+  std::uint64_t cells() const { return text_id_.size(); }
+  std::uint64_t tokens() const { return offsets_[cells()]; }
+  std::int64_t length(std::uint64_t cell) const { return static_cast<std::int64_t>(offsets_[cell + 1] - offsets_[cell]); }
+  // The best out.size() genes of the cell, or all there are; returns how many. DataError on an id outside the vocabulary.
+  std::int64_t copy_tokens(std::uint64_t cell, std::span<std::int32_t> out) const;
+  std::int32_t text_id(std::uint64_t cell) const { return text_id_[cell]; }    // -1: none
+  std::int32_t group_id(std::uint64_t cell) const { return group_id_[cell]; }  // -1: none
+  std::int32_t type_id(std::uint64_t cell) const { return type_id_[cell]; }    // Cell Ontology number; -1: not known
+
+  const GeneVocabulary& vocabulary() const { return vocabulary_; }
+  const Texts& texts() const { return texts_; }                                // groups in order: group g is texts().labels[g]
+  std::span<const std::string> all_texts() const { return all_texts_; }        // by text id
+  std::int32_t group_of_text(std::int32_t text) const { return group_of_text_.at(static_cast<size_t>(text)); }
+  std::pair<std::int32_t, std::int32_t> texts_of_group(std::int32_t group) const;  // text ids [first, last)
+
+  std::vector<std::string> column(const std::string& key) const;               // obs/KEY of every cell; "name" is the cell's name
+  bool has_column(const std::string& key) const { return file_.has("obs/" + key); }
+  std::int64_t max_genes() const { return max_genes_; }
+  std::string content_hash() const { return file_.text("content_sha256"); }
+  Funnel funnel() const { return Funnel::parse(file_.text("funnel")); }
+  std::vector<CorpusInput> inputs() const;
+  const std::filesystem::path& path() const { return path_; }
+
+ private:
+  struct Map;
+  Corpus(std::filesystem::path path, Hdf5 file);
+  template <class T> Mapped<T> mapped(const std::string& name) const;
+  void read_texts();
+  void read_genes();
+  void check() const;
+
+  std::filesystem::path path_;
+  Hdf5 file_;
+  std::shared_ptr<const Map> map_;
+  bool wide_ = false;  // tokens as uint32
+  Mapped<std::uint16_t> narrow_tokens_;
+  Mapped<std::uint32_t> wide_tokens_;
+  Mapped<std::uint64_t> offsets_;
+  Mapped<std::int32_t> text_id_, group_id_, type_id_;
+  GeneVocabulary vocabulary_;
+  Texts texts_;
+  std::vector<std::string> all_texts_;
+  std::vector<std::int32_t> group_of_text_, first_text_of_group_;
+  std::int64_t max_genes_ = 0;
+};
+
+// SHA-256 over the SHA-256 of each 4 MiB of an array, so that it can be computed while writing and again from the file.
+class ArrayHash {
+ public:
+  void add(std::string_view bytes);
+  std::string finish();
+
+ private:
+  void close_block();
+  std::string block_, blocks_;
+};
+
+}  // namespace lc

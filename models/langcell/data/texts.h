@@ -1,0 +1,30 @@
+// T.json: what each label means in words. Label -> string, or list of strings, or {"text": string or list, "ontology_id": "CL:0000236"}.
+#pragma once
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace lc {
+
+struct LabelTexts {
+  std::string label;
+  std::vector<std::string> texts;  // at least one; their scores are averaged
+  std::string ontology_id;         // empty: not known
+};
+
+struct Texts {
+  std::vector<LabelTexts> labels;  // in the order of the file
+
+  // DataError naming file and label: a label twice, an empty text, one text twice, another shape of JSON.
+  static Texts read(const std::filesystem::path& path);
+  static Texts parse(std::string_view json, std::string_view where);
+
+  std::int64_t index_of(std::string_view label) const;  // -1: not there
+  std::vector<std::string> all() const;                 // every string, label by label
+};
+
+std::int32_t cell_ontology_number(std::string_view ontology_id);  // CL:0000236 -> 236; -1: no CL id
+
+}  // namespace lc

@@ -1,0 +1,147 @@
+#include "models/langcell/objectives.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <map>
+
+#include "engine/tape.h"
+#include "kernels/cpu/dispatch.h"
+
+namespace lc {
+namespace {
+
+constexpr double kNone = std::numeric_limits<double>::quiet_NaN();
+
+Tensor index_tensor(const std::vector<std::int32_t>& index) { return Tensor::from(index); }
+
+// Loss and gradients of one InfoNCE, weighted and divided by the number of pairs.
+struct Infonce {
+  double mean = kNone, d_scale = 0;
+  Tensor da, db;
+};
+Infonce infonce_of(const Tensor& a, const Tensor& b, float scale, const ContrastGroups& groups, float weight) {
+  Tape tape;
+  const Tensor za = tape.watch(a), zb = tape.watch(b), s = tape.watch(Tensor::scalar(scale));
+  const Tensor loss = infonce(za, zb, s, groups);
+  const auto pairs = static_cast<float>(a.rows());
+  tape.backward({{loss, Tensor::scalar(weight / pairs)}});
+  const Tensor ds = tape.gradient(s);
+  return {loss.item() / pairs, ds ? ds.item() : 0.0, tape.gradient(za), tape.gradient(zb)};
+}
+
+// Gumbel(0, 1) noise keyed on (step, anchor, candidate).
+double gumbel(PhiloxKey chance, std::uint64_t anchor, std::uint64_t candidate) {
+  const Philox r = philox<10>({{static_cast<std::uint32_t>(anchor), static_cast<std::uint32_t>(anchor >> 32), static_cast<std::uint32_t>(candidate), static_cast<std::uint32_t>(candidate >> 32)}}, chance);
+  return -std::log(-std::log((r.word[0] + 0.5) / 4294967296.0));
+}
+
+// The hard negatives: for each anchor one text and one cell of another group, drawn in proportion to exp(similarity / τ) (Gumbel-max).
+class Negatives {
+ public:
+  Negatives(const ContrastBatch& batch, const ContrastOptions& options)
+      : batch_(batch), options_(options), cells_(batch.view_a.to_host<float>()), texts_(batch.text.to_host<float>()), width_(batch.text.columns()) {
+    group_of_text_.assign(static_cast<std::size_t>(batch.text.rows()), -1);
+    for (std::size_t i = 0; i < batch.text_of.size(); ++i) {
+      if (batch.text_of[i] >= 0) group_of_text_[batch.text_of[i]] = batch.group_of[i];
+    }
+  }
+  std::int32_t text_for(std::size_t anchor) const {
+    return best(group_of_text_.size(), [&](std::size_t t) { return group_of_text_[t] != batch_.group_of[anchor]; },
+                [&](std::size_t t) { return score(anchor, t) + gumbel(options_.chance, sequence_key(Pass::pair_neg_text, batch_.samples[anchor]), batch_.text_owner[t]); });
+  }
+  std::int32_t cell_for(std::size_t anchor) const {
+    const auto t = static_cast<std::size_t>(batch_.text_of[anchor]);
+    return best(batch_.samples.size(), [&](std::size_t c) { return batch_.text_of[c] >= 0 && batch_.group_of[c] != batch_.group_of[anchor]; },
+                [&](std::size_t c) { return score(c, t) + gumbel(options_.chance, sequence_key(Pass::pair_neg_cell, batch_.samples[anchor]), batch_.samples[c]); });
+  }
+
+ private:
+  double score(std::size_t cell, std::size_t text) const {
+    double dot = 0;
+    for (std::int64_t p = 0; p < width_; ++p) dot += static_cast<double>(cells_[cell * width_ + p]) * texts_[text * width_ + p];
+    return dot * options_.scale;
+  }
+  template <class Admissible, class Value> static std::int32_t best(std::size_t n, Admissible admissible, Value value) {
+    std::int32_t found = -1;
+    double top = -std::numeric_limits<double>::infinity();
+    for (std::size_t i = 0; i < n; ++i) {
+      if (!admissible(i)) continue;
+      if (const double v = value(i); v > top) top = v, found = static_cast<std::int32_t>(i);
+    }
+    return found;
+  }
+  const ContrastBatch& batch_;
+  const ContrastOptions& options_;
+  std::vector<float> cells_, texts_;
+  std::int64_t width_;
+  std::vector<std::int64_t> group_of_text_;
+};
+
+void draw_pairs(const ContrastBatch& batch, const ContrastOptions& options, Contrast& result) {
+  const Negatives negatives(batch, options);
+  const std::size_t n = batch.samples.size();
+  std::vector<std::int32_t> text(n, -1), cell(n, -1);
+  kernels::parallel_for(static_cast<std::int64_t>(n), 8, [&](std::int64_t begin, std::int64_t end, std::int64_t) {
+    for (std::int64_t i = begin; i < end; ++i) {
+      if (batch.text_of[i] < 0) continue;
+      text[i] = negatives.text_for(i), cell[i] = negatives.cell_for(i);
+    }
+  });
+  for (std::size_t i = 0; i < n; ++i) {
+    if (batch.text_of[i] < 0) continue;
+    result.pairs.push_back({static_cast<std::int32_t>(i), batch.text_of[i], 1, sequence_key(Pass::pair_pos, batch.samples[i])});
+    if (text[i] >= 0) result.pairs.push_back({static_cast<std::int32_t>(i), text[i], 0, sequence_key(Pass::pair_neg_text, batch.samples[i])});
+    if (cell[i] >= 0) result.pairs.push_back({cell[i], batch.text_of[i], 0, sequence_key(Pass::pair_neg_cell, batch.samples[i])});
+    result.skipped_negatives += (text[i] < 0) + (cell[i] < 0);
+  }
+  std::stable_sort(result.pairs.begin(), result.pairs.end(), [](const MatchPair& a, const MatchPair& b) { return a.cell < b.cell; });
+}
+
+Tensor sum_of(const Tensor& a, const Tensor& b) { return !a ? b : !b ? a : add(a, b); }
+
+}  // namespace
+
+Tensor masked_gene_loss(const LangCell& model, const Tensor& hidden, const Tensor& rows, const Tensor& labels) {
+  return cross_entropy(model.masked_gene_states(hidden, rows), model.gene_embeddings(), model.mgm_head().bias, labels);
+}
+
+Tensor matching_loss(const LangCell& model, const CrossStates& cells, const Tokens& texts, const Tensor& labels, const PassOptions& options) {
+  const Linear& head = model.matching_head();
+  return matching_head({.x = model.match_states(texts, cells, options), .rows = texts.packing->first_rows(), .weight = head.weight, .bias = head.bias, .labels = labels});
+}
+
+Contrast contrast(const ContrastBatch& batch, const ContrastOptions& options) {
+  Contrast result;
+  result.cell_cell = result.cell_text = kNone;
+  if (batch.view_b && options.cell_cell > 0 && batch.view_a.rows() > 1) {
+    const Infonce c = infonce_of(batch.view_a, batch.view_b, options.scale, {}, options.cell_cell);
+    result.cell_cell = c.mean, result.d_view_a = c.da, result.d_view_b = c.db, result.d_scale += c.d_scale;
+  }
+  if (!batch.text) return result;
+
+  std::vector<std::int32_t> with_text, their_text;
+  ContrastGroups groups{.group = {}, .unrelated = {}, .same = options.same_text};
+  for (std::size_t i = 0; i < batch.text_of.size(); ++i) {
+    if (batch.text_of[i] < 0) continue;
+    with_text.push_back(static_cast<std::int32_t>(i)), their_text.push_back(batch.text_of[i]);
+  }
+  std::map<std::int64_t, std::int32_t> dense;
+  for (const std::int32_t i : with_text) groups.group.push_back(dense.emplace(batch.group_of[i], static_cast<std::int32_t>(dense.size())).first->second);
+  result.one_group_only = dense.size() == 1;
+  if (options.cell_text > 0 && dense.size() > 1) {
+    Tape tape;
+    const Tensor za = tape.watch(batch.view_a), zt = tape.watch(batch.text), s = tape.watch(Tensor::scalar(options.scale));
+    const Tensor loss = infonce(rows_take(za, index_tensor(with_text)), rows_take(zt, index_tensor(their_text)), s, groups);
+    const auto pairs = static_cast<float>(with_text.size());
+    tape.backward({{loss, Tensor::scalar(options.cell_text / pairs)}});
+    result.cell_text = loss.item() / pairs;
+    result.cell_text_entropy = target_entropy(groups, static_cast<std::int64_t>(with_text.size())) / pairs;
+    result.d_view_a = sum_of(result.d_view_a, tape.gradient(za)), result.d_text = tape.gradient(zt);
+    if (const Tensor ds = tape.gradient(s)) result.d_scale += ds.item();
+  }
+  if (options.matching > 0) draw_pairs(batch, options, result);
+  return result;
+}
+
+}  // namespace lc

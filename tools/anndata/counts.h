@@ -1,0 +1,67 @@
+// The counts of an annotated file: which matrix they are, whose genes they are, read by blocks of cells. What is decided is said in notes().
+#pragma once
+#include <algorithm>
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "tools/anndata/frame.h"
+#include "tools/anndata/genes.h"
+#include "tools/anndata/matrix.h"
+#include "tools/anndata/survey.h"
+
+namespace lc {
+
+struct CountsOptions {
+  std::string layer = {};  // only this one: "X", "raw/X" or the name of a layer; empty: raw/X, layers/counts …, X
+  FractionalCounts fractional = FractionalCounts::refuse;
+  GeneNames gene_names = GeneNames::refuse;
+  std::vector<KnownGene> known_genes = {};  // where gene names are looked up
+};
+
+class CountMatrix {
+ public:
+  std::uint64_t n_cells() const { return matrix_->cells(); }
+  std::uint64_t n_genes() const { return matrix_->genes(); }
+  const std::string& path() const { return path_; }
+  const std::string& source() const { return source_; }  // "raw/X"
+  const std::vector<std::string>& gene_ids() const { return genes_.ids; }      // per column, Ensembl without version; columns may share one
+  const std::vector<std::string>& gene_names() const { return genes_.names; }  // "" where the file has none
+  const std::vector<double>& gene_totals() const { return totals_; }           // over all cells, per column
+  const std::vector<std::string>& notes() const { return notes_; }             // what was decided, one line each
+  const std::vector<std::string>& warnings() const { return warnings_; }
+
+  CsrBlock read_rows(std::uint64_t begin, std::uint64_t end) const;
+  template <class F>
+  void for_each_block(std::uint64_t rows, F&& f) const {  // f(CsrBlock&&), in order
+    for (std::uint64_t begin = 0; begin < n_cells(); begin += rows) f(read_rows(begin, std::min(begin + rows, n_cells())));
+  }
+
+  std::vector<std::string> cell_names() const { return obs_.index(); }
+  const std::vector<std::string>& obs_columns() const { return obs_.columns(); }
+  Categorical obs(std::string_view column) const { return obs_.categorical(column); }
+  std::vector<double> obs_numbers(std::string_view column) const { return obs_.numbers(column); }
+
+ private:
+  friend CountMatrix open_counts(const std::filesystem::path& path, const CountsOptions& options);
+  CountMatrix(std::string path, Frame obs) : path_(std::move(path)), obs_(std::move(obs)) {}
+
+  std::string path_, source_;
+  Frame obs_;
+  std::shared_ptr<const CellMatrix> matrix_;
+  GeneIds genes_;
+  std::vector<double> totals_;
+  std::vector<std::string> notes_, warnings_;
+};
+
+// Reads every value of the chosen matrix once. DataError: no cells, nothing that is counts (with the reason for each candidate), foreign genes.
+CountMatrix open_counts(const std::filesystem::path& path, const CountsOptions& options = {});
+
+// How much of the file a vocabulary (Ensembl ids) knows.
+Coverage coverage(const CountMatrix& counts, std::span<const std::string> vocabulary);
+
+}  // namespace lc

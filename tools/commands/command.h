@@ -1,0 +1,42 @@
+// What every subcommand shares. A command is a file: register_NAME adds it to the program with its options, help and example.
+#pragma once
+#include <CLI/CLI.hpp>
+#include <cstdint>
+#include <string>
+
+#include "kernels/numeric.h"
+
+namespace lc {
+
+struct Common {  // options every long-running command takes
+  std::string device = "auto", precision = "auto";
+  int threads = 0;  // 0: all cores
+  std::uint64_t seed = 0;
+  bool quiet = false, profile = false, check_finite = false, json = false;
+};
+
+enum class Work : std::uint8_t { training, inference };
+
+void add_common_options(CLI::App& command, Common& common);
+void begin(const Common& common);                         // sets threads, profiling, checks; call first in a command
+void end(const Common& common);                           // prints the profile, when asked for
+Queue queue_of(const Common& common);                     // UsageError for a device this build lacks
+DType precision_of(const Common& common, Work work);      // SPEC §1 "Numbers": auto, fp32, bf16
+
+CLI::App* add_command(CLI::App& program, const std::string& name, const std::string& what, const std::string& example);
+void say(const Common& common, const std::string& line);  // progress: standard error, unless quiet
+void warn(const std::string& line);                       // standard error, always
+
+void register_info(CLI::App& program);
+void register_simulate(CLI::App& program);
+void register_split(CLI::App& program);
+void register_vocab(CLI::App& program);
+void register_tokenize(CLI::App& program);
+void register_pretrain(CLI::App& program);
+void register_train(CLI::App& program);
+void register_annotate(CLI::App& program);
+void register_embed(CLI::App& program);
+void register_evaluate(CLI::App& program);
+void register_report(CLI::App& program);
+
+}  // namespace lc

@@ -1,0 +1,47 @@
+// main: parses, runs one subcommand, turns an exception into one line and an exit code. Nothing else ends the process.
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <new>
+
+#include "engine/build.h"
+#include "engine/errors.h"
+#include "tools/commands/command.h"
+
+namespace {
+
+int fail(int code, const std::string& line) {
+  fmt::print(stderr, "langcell: error: {}\n", line);
+  return code;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  CLI::App program("LangCell: cells and the words for them. Train on your own cells, label cells by a text.", "langcell");
+  program.set_version_flag("--version", std::string("langcell ") + lc::build::kVersion);
+  program.require_subcommand(1);
+  program.footer("first labels:\n  langcell train cells.h5ad --texts types.json --label-key cell_type --out model\n  langcell annotate new.h5ad --model model --texts types.json --out labelled.h5ad\n");
+  for (const auto add : {lc::register_info, lc::register_simulate, lc::register_split, lc::register_vocab, lc::register_tokenize, lc::register_pretrain, lc::register_train,
+                         lc::register_annotate, lc::register_embed, lc::register_evaluate, lc::register_report}) {
+    add(program);
+  }
+  try {
+    program.parse(argc, argv);
+    return 0;
+  } catch (const CLI::CallForHelp& e) {
+    return program.exit(e);
+  } catch (const CLI::CallForAllHelp& e) {
+    return program.exit(e);
+  } catch (const CLI::CallForVersion& e) {
+    return program.exit(e);
+  } catch (const CLI::ParseError& e) {
+    return fail(2, fmt::format("{} (langcell --help, or langcell COMMAND --help, shows what there is)", e.what()));
+  } catch (const lc::Error& e) {
+    return fail(e.exit_code(), e.what());
+  } catch (const std::bad_alloc&) {
+    return fail(5, "out of memory; use a smaller batch_size, or fewer threads");
+  } catch (const std::exception& e) {
+    return fail(70, fmt::format("internal error: {}; please report it with the command that caused it", e.what()));
+  }
+}
