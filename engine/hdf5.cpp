@@ -112,7 +112,7 @@ std::string Hdf5::join(std::string_view path) const { return path.empty() ? path
 
 std::string Hdf5::where(std::string_view path) const {
   const std::string object = join(path);
-  return file_->path + ":" + (object.empty() ? "/" : object);
+  return object.empty() ? file_->path : file_->path + ":" + object;
 }
 
 std::string Hdf5::name() const { return path_.substr(path_.rfind('/') + 1); }
@@ -298,6 +298,12 @@ void Hdf5::set(std::string_view attribute, const std::vector<std::string>& texts
 
 void Hdf5::set(std::string_view attribute, const std::vector<std::int64_t>& values) const {
   set_attribute(attribute, H5T_NATIVE_INT64, values.size(), values.data());
+}
+
+void Hdf5::set_reference(std::string_view attribute, const Hdf5& target) const {
+  hobj_ref_t reference = 0;
+  if (H5Rcreate(&reference, target.id(), ".", H5R_OBJECT, -1) < 0) cannot_write(*this, fmt::format("attribute '{}'", attribute));
+  set_attribute(attribute, H5T_STD_REF_OBJ, std::nullopt, &reference);
 }
 
 void Hdf5::copy_attributes(const Hdf5& source) const {

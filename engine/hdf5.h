@@ -70,6 +70,7 @@ class Hdf5 {
   void set(std::string_view attribute, H5Bool value) const;
   void set(std::string_view attribute, const std::vector<std::string>& texts) const;
   void set(std::string_view attribute, const std::vector<std::int64_t>& values) const;
+  void set_reference(std::string_view attribute, const Hdf5& target) const;  // target: in the same file
   void copy_attributes(const Hdf5& source) const;  // all of them; object references are left out: they do not survive a change of file
 
   // Reading a dataset; a row is one entry along the first axis. Objects kept open keep their chunk cache: hold the handle while streaming.

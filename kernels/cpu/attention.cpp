@@ -6,7 +6,6 @@
 
 #include "kernels/cpu/attention_tasks.h"
 #include "kernels/cpu/dispatch.h"
-
 #include "kernels/cpu/simd.h"
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/cpu/attention.cpp"
@@ -23,8 +22,19 @@ struct Softmax {  // of one query row, so far
   float max = -std::numeric_limits<float>::infinity(), sum = 0;
 };
 
+// A row of n scores, the rest of its last vector becomes −∞. Returns the number of columns in whole vectors.
+HWY_INLINE std::int64_t close_row(float* row, std::int64_t n) {
+  const std::int64_t rest = n % kLanes;
+  if (rest == 0) return n;
+  float* const last = row + n - rest;
+  const VF nothing = hn::Set(kF, -std::numeric_limits<float>::infinity());
+  hn::Store(hn::IfThenElse(hn::FirstN(kF, static_cast<std::size_t>(rest)), hn::Load(kF, last), nothing), kF, last);
+  return n - rest + kLanes;
+}
+
 // Scores of one row → weights relative to the new maximum, dropped ones 0 but counted in the sum. Returns the factor for what came before.
-template <Chance C> HWY_INLINE float softmax_row(float* row, std::int64_t n, const std::uint32_t* kept, Softmax& softmax) {
+template <Chance C>
+HWY_INLINE float softmax_row(float* row, std::int64_t n, const std::uint32_t* kept, Softmax& softmax) {
   const std::int64_t columns = close_row(row, n);
   VF highest = hn::Set(kF, softmax.max);
   for (std::int64_t c = 0; c < columns; c += kLanes) highest = hn::Max(highest, hn::Load(kF, row + c));
@@ -36,7 +46,7 @@ template <Chance C> HWY_INLINE float softmax_row(float* row, std::int64_t n, con
     sum = hn::Add(sum, p);
     hn::Store(C == Chance::on ? hn::IfThenElseZero(kept_lanes(kept, c), p) : p, kF, row + c);
   }
-  softmax = {max, softmax.sum * before + hn::GetLane(hn::SumOfLanes(kF, sum))};
+  softmax = {max, softmax.sum * before + sum_of_lanes(sum)};
   return before;
 }
 
@@ -48,7 +58,8 @@ struct Block {  // of queries
   float *q = nullptr, *scores = nullptr, *o = nullptr;
 };
 
-template <Chance C> void attend(Block& block, std::int64_t width, std::int64_t keys, const float* panels, const float* v, Into into) {
+template <Chance C>
+void attend(Block& block, std::int64_t width, std::int64_t keys, const float* panels, const float* v, Into into) {
   const Strips strips(block.rows);
   for (std::int64_t s = 0; s < strips.count; ++s) {
     const std::int64_t begin = strips.begin(s), end = std::min(begin + strips.rows(s), block.rows);
@@ -66,7 +77,8 @@ template <Chance C> void attend(Block& block, std::int64_t width, std::int64_t k
   }
 }
 
-template <class T> void finish(const AttentionForward<T>& a, int head, const Block& block) {
+template <class T>
+void finish(const AttentionForward<T>& a, int head, const Block& block) {
   const Head<T> o = head_of(a.o, head, a.q.columns / a.heads);
   for (const Run& run : block.runs) {
     for (std::int64_t i = 0; i < run.rows; ++i) {
@@ -78,11 +90,14 @@ template <class T> void finish(const AttentionForward<T>& a, int head, const Blo
   }
 }
 
-template <class T> void forward(const AttentionForward<T>& a, const Task& task, int head) {
+template <class T>
+void forward(const AttentionForward<T>& a, const Task& task, int head) {
   const std::int64_t width = a.q.columns / a.heads, keys = task.keys;
-  const Head<const T> q = head_of<const T>(a.q, head, width), k = head_of<const T>(a.k, head, width), v = head_of<const T>(a.v, head, width);
+  const float scale = static_cast<float>(a.scale * std::numbers::log2e);
+  const Head<const T> q = head_of<const T>(a.q, head, width), k = head_of<const T>(a.k, head, width),
+                      v = head_of<const T>(a.v, head, width);
   Scratch& memory = scratch();
-  memory.reserve(panels_size(keys, width) + static_cast<std::size_t>((keys + 4 * kQueryBlock + 4 * 32) * kStride));
+  memory.reserve(panels_size(keys, width) + static_cast<std::size_t>((keys + 32 + 3 * (kQueryBlock + 32)) * kStride));
   float* const panels = memory.take(panels_size(keys, width));
   float* const values = memory.rows(keys);
   Block block;
@@ -98,7 +113,7 @@ template <class T> void forward(const AttentionForward<T>& a, const Task& task, 
     block.rows = std::min(kQueryBlock, task.rows - begin);
     runs_of(task, begin, begin + block.rows, block.runs);
     std::fill_n(block.softmax, block.rows, Softmax{});
-    for (const Run& run : block.runs) pack(q, run.token, run.rows, static_cast<float>(a.scale * std::numbers::log2e), block.q + run.row * kStride);
+    for (const Run& run : block.runs) pack(q, run.token, run.rows, scale, block.q + run.row * kStride);
     clear(1, width, block.q + block.rows * kStride);
     if (keys == 0) clear(block.rows, width, block.o);
     for (std::int64_t first = 0; first < keys; first += kKeyBlock) {
@@ -130,7 +145,8 @@ namespace attention {
 HWY_EXPORT(forward_f32);
 HWY_EXPORT(forward_bf16);
 
-template <class T, class F> void run(const AttentionForward<T>& a, F forward) {
+template <class T, class F>
+void run(const AttentionForward<T>& a, F forward) {
   const std::vector<Task> tasks = tasks_of(a.queries, a.keys);
   parallel_for(static_cast<std::int64_t>(tasks.size()) * a.heads, 1, [&](std::int64_t i, std::int64_t, std::int64_t) {
     forward(a, tasks[static_cast<std::size_t>(i / a.heads)], static_cast<int>(i % a.heads));
@@ -138,10 +154,12 @@ template <class T, class F> void run(const AttentionForward<T>& a, F forward) {
 }
 }  // namespace attention
 
-template <> void attention_forward<Device::cpu, float>(Queue, const AttentionForward<float>& a) {
+template <>
+void attention_forward<Device::cpu, float>(Queue, const AttentionForward<float>& a) {
   attention::run(a, HWY_DYNAMIC_DISPATCH(attention::forward_f32));
 }
-template <> void attention_forward<Device::cpu, bf16>(Queue, const AttentionForward<bf16>& a) {
+template <>
+void attention_forward<Device::cpu, bf16>(Queue, const AttentionForward<bf16>& a) {
   attention::run(a, HWY_DYNAMIC_DISPATCH(attention::forward_bf16));
 }
 

@@ -26,7 +26,8 @@ std::vector<Task> tasks_of(const PackingView& queries, const PackingView& keys) 
 
 void runs_of(const Task& task, std::int64_t begin, std::int64_t end, std::vector<Run>& runs) {
   runs.clear();
-  auto q = std::upper_bound(task.queries.begin(), task.queries.end(), begin, [](std::int64_t row, const Queries& s) { return row < s.begin + s.rows; });
+  auto q = std::upper_bound(task.queries.begin(), task.queries.end(), begin,
+                            [](std::int64_t row, const Queries& s) { return row < s.begin + s.rows; });
   for (; q != task.queries.end() && q->begin < end; ++q) {
     const std::int64_t first = std::max(begin, q->begin), last = std::min(end, q->begin + q->rows), position = first - q->begin;
     runs.push_back({first - begin, last - first, q->token + position, position, q->key});

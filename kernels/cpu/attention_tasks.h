@@ -16,17 +16,17 @@ static_assert(kQueryBlock % 16 == 0 && kKeyBlock % 32 == 0 && kStride >= kWidest
 
 enum class Chance : std::uint8_t { off, on };  // dropout
 
-struct Queries {             // one query sequence
-  std::int64_t begin = 0;    // its first row among the task's queries
+struct Queries {           // one query sequence
+  std::int64_t begin = 0;  // its first row among the task's queries
   std::int64_t rows = 0;
-  std::int64_t token = 0;    // its first row in q
-  std::uint64_t key = 0;     // for chance
+  std::int64_t token = 0;  // its first row in q
+  std::uint64_t key = 0;   // for chance
 };
-struct Run {                 // neighbouring query rows of one sequence within a block of the task's queries
-  std::int64_t row = 0;      // first row in the block
+struct Run {             // neighbouring query rows of one sequence within a block of the task's queries
+  std::int64_t row = 0;  // first row in the block
   std::int64_t rows = 0;
-  std::int64_t token = 0;    // first row in q
-  std::int64_t position = 0; // first row in its sequence
+  std::int64_t token = 0;     // first row in q
+  std::int64_t position = 0;  // first row in its sequence
   std::uint64_t key = 0;
 };
 struct Task {
@@ -44,9 +44,9 @@ class Scratch {
   ~Scratch();
   Scratch(const Scratch&) = delete;
   Scratch& operator=(const Scratch&) = delete;
-  void reserve(std::size_t floats);       // starts a new round: everything taken before is gone
-  float* take(std::size_t floats);        // aligned to 64 bytes, uninitialised
-  float* rows(std::int64_t n) { return take(static_cast<std::size_t>((n + 32) * kStride)); }  // with room for a full panel past the end
+  void reserve(std::size_t floats);  // starts a new round: everything taken before is gone
+  float* take(std::size_t floats);   // aligned to 64 bytes, uninitialised
+  float* rows(std::int64_t n) { return take(static_cast<std::size_t>((n + 32) * kStride)); }  // and a panel past the end
 
  private:
   float* data_ = nullptr;

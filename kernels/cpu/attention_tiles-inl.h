@@ -7,22 +7,24 @@
 #define LC_KERNELS_CPU_ATTENTION_TILES_INL_H
 #endif
 
-#include <hwy/highway.h>
-
 #include <algorithm>
 #include <array>
 #include <cstring>
 #include <utility>
 
 #include "kernels/cpu/attention_tasks.h"
+#include "kernels/cpu/simd-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace lc::kernels::attention {
 namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
+namespace simd = lc::kernels::HWY_NAMESPACE;
+using simd::load;
+using simd::store;
+using simd::sum_of_lanes;
 
 using Floats = hn::ScalableTag<float>;
-using Ints = hn::RebindToSigned<Floats>;
 using Words = hn::RebindToUnsigned<Floats>;
 using Bytes = hn::Repartition<std::uint8_t, Floats>;
 using Pairs = hn::Repartition<std::uint64_t, Floats>;
@@ -45,7 +47,8 @@ struct Product {
   Into into;
 };
 
-template <Left L, int M> HWY_NOINLINE void tile(const Product& p) {
+template <Left L, int M>
+HWY_NOINLINE void tile(const Product& p) {
   constexpr std::int64_t row = L == Left::rows ? kStride : 1, step = L == Left::rows ? 1 : kStride;
   VF c[M][2];
 #pragma GCC unroll 16
@@ -73,10 +76,12 @@ template <Left L, int M> HWY_NOINLINE void tile(const Product& p) {
   }
 }
 
-template <Left L, int... I> constexpr auto tiles_of(std::integer_sequence<int, I...>) {
+template <Left L, int... I>
+constexpr auto tiles_of(std::integer_sequence<int, I...>) {
   return std::array<void (*)(const Product&), sizeof...(I)>{tile<L, 2 * (I + 1)>...};
 }
-template <Left L> HWY_INLINE void multiply(std::int64_t rows, const Product& p) {  // rows even, at most kTile
+template <Left L>
+HWY_INLINE void multiply(std::int64_t rows, const Product& p) {  // rows even, at most kTile
   static constexpr auto tiles = tiles_of<L>(std::make_integer_sequence<int, kTile / 2>{});
   tiles[static_cast<std::size_t>(rows / 2 - 1)](p);
 }
@@ -90,7 +95,8 @@ struct Strips {
 };
 
 // c (rows, width) = or += a · b, all in scratch: b has rows of `width` floats.
-template <Left L> void multiply_rows(std::int64_t rows, std::int64_t width, const Product& whole) {
+template <Left L>
+void multiply_rows(std::int64_t rows, std::int64_t width, const Product& whole) {
   const Strips strips(rows);
   for (std::int64_t h = 0; h < width; h += kPanel) {
     for (std::int64_t i = 0; i < strips.count; ++i) {
@@ -109,40 +115,30 @@ HWY_INLINE void multiply_panels(std::int64_t rows, std::int64_t width, std::int6
 }
 
 // ---- rows of one head, between storage and scratch
-template <class T> struct Head {
+template <class T>
+struct Head {
   T* data = nullptr;
   std::int64_t stride = 0, width = 0;
   T* row(std::int64_t i) const { return data + i * stride; }
 };
-template <class T> Head<T> head_of(const Rows<T>& rows, int head, std::int64_t width) {
+template <class T>
+Head<T> head_of(const Rows<T>& rows, int head, std::int64_t width) {
   return {rows.data ? rows.data + head * width : nullptr, rows.stride, width};
 }
 
-HWY_INLINE VF load(const float* p) { return hn::LoadU(kF, p); }
-HWY_INLINE VF load(const bf16* p) {
-  const hn::Rebind<std::uint16_t, Floats> half;
-  const auto bits = hn::LoadU(half, reinterpret_cast<const std::uint16_t*>(p));
-  return hn::BitCast(kF, hn::ShiftLeft<16>(hn::PromoteTo(kW, bits)));
-}
-HWY_INLINE void store(VF x, float* p) { hn::StoreU(x, kF, p); }
-HWY_INLINE void store(VF x, bf16* p) {  // as from_float<bf16>
-  const hn::Rebind<std::uint16_t, Floats> half;
-  const VW u = hn::BitCast(kW, x), high = hn::ShiftRight<16>(u);
-  const VW rounded = hn::ShiftRight<16>(hn::Add(u, hn::Add(hn::Set(kW, 0x7fff), hn::And(high, hn::Set(kW, 1)))));
-  const VW bits = hn::IfThenElse(hn::RebindMask(kW, hn::IsNaN(x)), hn::Or(high, hn::Set(kW, 0x40)), rounded);
-  hn::StoreU(hn::DemoteTo(half, hn::BitCast(Ints(), bits)), half, reinterpret_cast<std::uint16_t*>(p));
-}
-
-template <class T> void pack(const Head<const T>& from, std::int64_t first, std::int64_t n, float scale, float* to) {
+template <class T>
+void pack(const Head<const T>& from, std::int64_t first, std::int64_t n, float scale, float* to) {
   const VF factor = hn::Set(kF, scale);
   for (std::int64_t i = 0; i < n; ++i) {
-    for (std::int64_t c = 0; c < from.width; c += kLanes) hn::Store(hn::Mul(load(from.row(first + i) + c), factor), kF, to + i * kStride + c);
+    for (std::int64_t c = 0; c < from.width; c += kLanes)
+      hn::Store(hn::Mul(load(from.row(first + i) + c), factor), kF, to + i * kStride + c);
   }
 }
 HWY_INLINE void clear(std::int64_t n, std::int64_t width, float* rows) {
   for (std::int64_t i = 0; i < n; ++i) std::fill_n(rows + i * kStride, width, 0.0f);
 }
-template <class T> void unpack(const float* from, std::int64_t n, float scale, const Head<T>& to, std::int64_t first, Into into) {
+template <class T>
+void unpack(const float* from, std::int64_t n, float scale, const Head<T>& to, std::int64_t first, Into into) {
   const VF factor = hn::Set(kF, scale);
   for (std::int64_t i = 0; i < n; ++i) {
     T* const row = to.row(first + i);
@@ -157,8 +153,8 @@ template <class T> void unpack(const float* from, std::int64_t n, float scale, c
 HWY_INLINE void transpose(float* rows, std::int64_t n, std::int64_t width, float* panels) {
   const hn::FixedTag<float, 4> quad;
   const hn::FixedTag<double, 2> two;
-  const auto wide = [&](auto x) { return hn::BitCast(two, x); };
-  const auto put = [&](auto x, float* to) { hn::Store(hn::BitCast(quad, x), quad, to); };
+  const auto wide = [&](auto x) HWY_ATTR { return hn::BitCast(two, x); };
+  const auto put = [&](auto x, float* to) HWY_ATTR { hn::Store(hn::BitCast(quad, x), quad, to); };
   clear((n + kPanel - 1) / kPanel * kPanel - n, width, rows + n * kStride);
   for (std::int64_t i = 0; i < n; i += 4) {
     float* const panel = panels + i / kPanel * kPanel * width + i % kPanel;
@@ -181,7 +177,7 @@ inline std::size_t panels_size(std::int64_t n, std::int64_t width) { return stat
 HWY_INLINE VF exp2(VF x) {
   const VF shift = hn::Set(kF, 12582912.0f);  // 1.5 · 2^23: adding it rounds to an integer and leaves that in the low bits
   const VF shifted = hn::Add(x, shift), f = hn::Sub(x, hn::Sub(shifted, shift));
-  VF p = hn::Set(kF, 1.327647217e-3f);        // the polynomial of least relative error on [−½, ½]
+  VF p = hn::Set(kF, 1.327647217e-3f);  // the polynomial of least relative error on [−½, ½]
   p = hn::MulAdd(p, f, hn::Set(kF, 9.675541331e-3f));
   p = hn::MulAdd(p, f, hn::Set(kF, 5.550713273e-2f));
   p = hn::MulAdd(p, f, hn::Set(kF, 2.402211972e-1f));
@@ -191,22 +187,13 @@ HWY_INLINE VF exp2(VF x) {
   return hn::IfThenZeroElse(hn::Lt(x, hn::Set(kF, -100.0f)), y);
 }
 
-// A row of n scores, the rest of its last vector becomes −∞. Returns the number of columns in whole vectors.
-HWY_INLINE std::int64_t close_row(float* row, std::int64_t n) {
-  const std::int64_t rest = n % kLanes;
-  if (rest == 0) return n;
-  float* const last = row + n - rest;
-  const VF nothing = hn::Set(kF, -std::numeric_limits<float>::infinity());
-  hn::Store(hn::IfThenElse(hn::FirstN(kF, static_cast<std::size_t>(rest)), hn::Load(kF, last), nothing), kF, last);
-  return n - rest + kLanes;
-}
-
 // ---- chance: philox<7> of many lanes at once. What is the same in all lanes stays a plain number, so the first rounds are cheap.
 HWY_INLINE VW both(VW a, VW b) { return hn::Xor(a, b); }
 HWY_INLINE VW both(VW a, std::uint32_t b) { return hn::Xor(a, hn::Set(kW, b)); }
 HWY_INLINE VW both(std::uint32_t a, VW b) { return both(b, a); }
 HWY_INLINE std::uint32_t both(std::uint32_t a, std::uint32_t b) { return a ^ b; }
-template <class V> struct Wide {
+template <class V>
+struct Wide {
   V high, low;
 };
 HWY_INLINE Wide<std::uint32_t> times(std::uint32_t a, std::uint32_t m) {
@@ -214,13 +201,12 @@ HWY_INLINE Wide<std::uint32_t> times(std::uint32_t a, std::uint32_t m) {
   return {static_cast<std::uint32_t>(x >> 32), static_cast<std::uint32_t>(x)};
 }
 HWY_INLINE Wide<VW> times(VW a, std::uint32_t m) {
-  const VW factor = hn::Set(kW, m);
-  const auto even = hn::MulEven(a, factor);
-  const auto odd = hn::MulEven(hn::BitCast(kW, hn::ShiftRight<32>(hn::BitCast(Pairs(), a))), factor);
-  return {hn::OddEven(hn::BitCast(kW, odd), hn::BitCast(kW, hn::ShiftRight<32>(even))),
-          hn::OddEven(hn::BitCast(kW, hn::ShiftLeft<32>(odd)), hn::BitCast(kW, even))};
+  Wide<VW> product{a, a};
+  simd::multiply_wide(a, m, product.high, product.low);
+  return product;
 }
-template <int Rounds, class A, class B, class C, class D> HWY_INLINE std::array<VW, 4> philox_lanes(A a, B b, C c, D d, PhiloxKey k) {
+template <int Rounds, class A, class B, class C, class D>
+HWY_INLINE std::array<VW, 4> philox_lanes(A a, B b, C c, D d, PhiloxKey k) {
   if constexpr (Rounds == 0) {
     return {a, b, c, d};
   } else {
@@ -232,23 +218,33 @@ template <int Rounds, class A, class B, class C, class D> HWY_INLINE std::array<
 }
 
 // Which of the 16 × 32 weights of a block are kept: bit c of kept[r]. The layout is attention_bits' (kernels/numeric.h).
-HWY_INLINE void keep_block(const Dropout& d, const Run& run, std::uint32_t site, int row_block, int column_block, std::uint32_t threshold, std::uint32_t* kept) {
+struct KeepBlock {
+  std::uint64_t key;  // of the sequence
+  std::uint32_t site_and_head, threshold;
+  int row_block, column_block;
+};
+HWY_INLINE void keep_block(PhiloxKey chance, const KeepBlock& at, std::uint32_t* kept) {
   alignas(16) static constexpr std::uint8_t kRowsApart[16] = {0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15};
   constexpr Bytes bytes;
   constexpr Pairs pairs;
-  if (threshold == 0) return std::fill_n(kept, 16, 0u), void();
-  const auto limit = hn::Set(bytes, static_cast<std::uint8_t>(threshold - 1));
+  if (at.threshold == 0) return std::fill_n(kept, 16, 0u), void();
+  const auto limit = hn::Set(bytes, static_cast<std::uint8_t>(at.threshold - 1));
   const auto apart = hn::LoadDup128(bytes, kRowsApart);
   for (int lane = 0; lane < 32; lane += static_cast<int>(kLanes)) {
-    const VW last = hn::Iota(kW, static_cast<std::uint32_t>(row_block) << 18 | static_cast<std::uint32_t>(attention_column_block_and_lane(column_block, lane)));
-    const auto word = philox_lanes<7>(static_cast<std::uint32_t>(run.key), static_cast<std::uint32_t>(run.key >> 32), site, last, d.key);
-    const auto rows_apart = [&](int j) { return hn::BitCast(pairs, hn::TableLookupBytes(hn::BitCast(bytes, word[j]), apart)); };
-    const auto bits_of = [&](auto x, std::uint8_t* to) { hn::StoreMaskBits(bytes, hn::Eq(hn::Min(hn::BitCast(bytes, x), limit), hn::BitCast(bytes, x)), to); };
+    const int column_block_and_lane = attention_column_block_and_lane(at.column_block, lane);
+    const VW last = hn::Iota(kW, static_cast<std::uint32_t>(at.row_block) << 18 | static_cast<std::uint32_t>(column_block_and_lane));
+    const auto word =
+        philox_lanes<7>(static_cast<std::uint32_t>(at.key), static_cast<std::uint32_t>(at.key >> 32), at.site_and_head, last, chance);
+    const auto rows_apart = [&](int j) HWY_ATTR { return hn::BitCast(pairs, hn::TableLookupBytes(hn::BitCast(bytes, word[j]), apart)); };
+    const auto bits_of = [&](auto x, std::uint16_t* to) HWY_ATTR {
+      const auto b = hn::BitCast(bytes, x);
+      hn::StoreMaskBits(bytes, hn::Eq(hn::Min(b, limit), b), reinterpret_cast<std::uint8_t*>(to));
+    };
     std::uint16_t bits[2][2][8];  // [row half][column half][lane / 4]
     for (int half = 0; half < 2; ++half) {
       const auto x = rows_apart(2 * half), y = rows_apart(2 * half + 1);
-      bits_of(hn::InterleaveLower(pairs, x, y), reinterpret_cast<std::uint8_t*>(bits[0][half]));
-      bits_of(hn::InterleaveUpper(pairs, x, y), reinterpret_cast<std::uint8_t*>(bits[1][half]));
+      bits_of(hn::InterleaveLower(pairs, x, y), bits[0][half]);
+      bits_of(hn::InterleaveUpper(pairs, x, y), bits[1][half]);
     }
     for (int i = 0; i < kLanes / 4; ++i) {
       kept[lane / 4 + i] = bits[0][0][i] | static_cast<std::uint32_t>(bits[0][1][i]) << 16;
@@ -259,15 +255,20 @@ HWY_INLINE void keep_block(const Dropout& d, const Run& run, std::uint32_t site,
 
 using Kept = std::uint32_t[kKeyBlock / 32];  // a row of a block of scores
 HWY_INLINE void keep_rows(const Dropout& d, int head, const std::vector<Run>& runs, std::int64_t first_key, std::int64_t keys, Kept* kept) {
-  const std::uint32_t site = d.site << 8 | static_cast<std::uint32_t>(head);
+  KeepBlock at{0, d.site << 8 | static_cast<std::uint32_t>(head), 0, 0, 0};
   for (const Run& run : runs) {
-    for (std::int64_t top = run.position / 16 * 16; top < run.position + run.rows; top += 16) {
-      const std::int64_t begin = std::max(top, run.position), end = std::min(top + 16, run.position + run.rows);
-      const std::uint32_t threshold = keep_threshold(d, run.key, head, static_cast<int>(top / 16));
+    const std::int64_t last = run.position + run.rows;
+    at.key = run.key;
+    for (std::int64_t top = run.position / 16 * 16; top < last; top += 16) {
+      at.row_block = static_cast<int>(top / 16);
+      at.threshold = keep_threshold(d, run.key, head, at.row_block);
       for (std::int64_t k = 0; k < keys; k += 32) {
         std::uint32_t block[16];
-        keep_block(d, run, site, static_cast<int>(top / 16), static_cast<int>((first_key + k) / 32), threshold, block);
-        for (std::int64_t r = begin; r < end; ++r) kept[run.row + r - run.position][k / 32] = block[r - top];
+        at.column_block = static_cast<int>((first_key + k) / 32);
+        keep_block(d.key, at, block);
+        for (std::int64_t r = std::max(top, run.position); r < std::min(top + 16, last); ++r) {
+          kept[run.row + r - run.position][k / 32] = block[r - top];
+        }
       }
     }
   }

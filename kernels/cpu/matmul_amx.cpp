@@ -4,9 +4,8 @@
 
 #include <atomic>
 #include <cstring>
-#include <stdexcept>
-
 #include <oneapi/dnnl/dnnl.hpp>
+#include <stdexcept>
 
 #include "kernels/cpu/dispatch.h"
 #include "kernels/cpu/scratch.h"
@@ -15,9 +14,9 @@ namespace lc::kernels {
 namespace {
 using dnnl::memory;
 
-constexpr std::int64_t kRowTile = 256;      // rows of y or dx at a time
-constexpr std::int64_t kTokenTile = 1024;   // tokens of one step of the weight gradient
-constexpr std::int64_t kWeightTile = 256;   // rows of dw at a time
+constexpr std::int64_t kRowTile = 256;     // rows of y or dx at a time
+constexpr std::int64_t kTokenTile = 1024;  // tokens of one step of the weight gradient
+constexpr std::int64_t kWeightTile = 256;  // rows of dw at a time
 
 struct AmxWeights;
 struct AmxLeft;
@@ -39,7 +38,7 @@ struct Shape {
   Into into = Into::write;
 };
 
-// c (m, n) float = or += a (m, k) bf16 · b (k, n) bf16. oneDNN fixes the threading when a primitive is made.
+// c (m, n) float = or += a (m, k) bf16 · b (k, n) bf16. some primitives fix their threading when made, some when run.
 class Product {
  public:
   Product(const Shape& s, const Rows<const bf16>& b, Side side_b) {
@@ -62,6 +61,7 @@ class Product {
   }
 
   void operator()(const bf16* a, const bf16* b, float* c) const {
+    const OneThread one;
     dnnl::stream stream(engine());
     void* room = scratch<AmxRoom>(description_.scratchpad_desc().get_size() / sizeof(float) + 16);
     const void* weights = weights_ ? weights_ : b;
@@ -85,16 +85,19 @@ class Product {
 };
 
 // Rows [begin, end) as a full tile: the stored rows, or a copy filled up with zeros.
-template <class Purpose> Rows<const bf16> full_tile(const Rows<const bf16>& m, std::int64_t begin, std::int64_t end, std::int64_t tile) {
+template <class Purpose>
+Rows<const bf16> full_tile(const Rows<const bf16>& m, std::int64_t begin, std::int64_t end, std::int64_t tile) {
   if (end - begin == tile) return {m.row(begin), tile, m.columns, m.stride};
   bf16* copy = reinterpret_cast<bf16*>(scratch<Purpose>(static_cast<std::size_t>(tile * m.stride / 2 + 1)));
   std::memset(static_cast<void*>(copy), 0, static_cast<std::size_t>(tile * m.stride) * sizeof(bf16));
-  for (std::int64_t i = begin; i < end; ++i) std::memcpy(copy + (i - begin) * m.stride, m.row(i), static_cast<std::size_t>(m.columns) * sizeof(bf16));
+  for (std::int64_t i = begin; i < end; ++i)
+    std::memcpy(copy + (i - begin) * m.stride, m.row(i), static_cast<std::size_t>(m.columns) * sizeof(bf16));
   return {copy, tile, m.columns, m.stride};
 }
 
 // parallel_for whose body may throw: an exception must not leave a thread.
-template <class F> void checked_parallel_for(std::int64_t n, std::int64_t chunk, F&& f) {
+template <class F>
+void checked_parallel_for(std::int64_t n, std::int64_t chunk, F&& f) {
   std::atomic<bool> failed{false};
   parallel_for(n, chunk, [&](std::int64_t begin, std::int64_t end, std::int64_t) {
     try {
@@ -107,7 +110,8 @@ template <class F> void checked_parallel_for(std::int64_t n, std::int64_t chunk,
 }
 
 // rows × weights, tile by tile, each handed to finish(result, first row) while in cache.
-template <class F> void row_products(const Rows<const bf16>& left, const Rows<const bf16>& weights, Side side, F&& finish) {
+template <class F>
+void row_products(const Rows<const bf16>& left, const Rows<const bf16>& weights, Side side, F&& finish) {
   if (left.rows == 0) return;
   const std::int64_t n = side == Side::plain ? weights.columns : weights.rows;
   const Product product({kRowTile, left.columns, n, left.stride, n}, weights, side);
@@ -122,7 +126,8 @@ template <class F> void row_products(const Rows<const bf16>& left, const Rows<co
 void linear_forward_amx(const LinearForward<bf16>& a, FinishTile finish) {
   row_products(a.x, a.w, Side::transposed, [&](const Rows<float>& result, std::int64_t row) {
     const Rows<bf16> y{a.y.row(row), result.rows, a.y.columns, a.y.stride};
-    finish(result, a.bias, a.activation, y, a.pre.data ? Rows<bf16>{a.pre.row(row), result.rows, a.pre.columns, a.pre.stride} : Rows<bf16>{});
+    finish(result, a.bias, a.activation, y,
+           a.pre.data ? Rows<bf16>{a.pre.row(row), result.rows, a.pre.columns, a.pre.stride} : Rows<bf16>{});
   });
 }
 
@@ -135,7 +140,8 @@ void linear_input_gradient_amx(const LinearInputGradient<bf16>& a, RoundInto rou
 void linear_weight_gradient_amx(const LinearWeightGradient<bf16>& a) {
   const std::int64_t rows = a.dy.columns, columns = a.x.columns, tokens = a.dy.rows;
   const auto product = [&](std::int64_t m) {
-    return Product({m, kTokenTile, columns, a.dy.stride, columns, Side::transposed, Into::add}, {nullptr, kTokenTile, columns, a.x.stride}, Side::plain);
+    return Product({m, kTokenTile, columns, a.dy.stride, columns, Side::transposed, Into::add}, {nullptr, kTokenTile, columns, a.x.stride},
+                   Side::plain);
   };
   if (tokens == 0) return;
   const Product whole = product(std::min(kWeightTile, rows)), rest = product(rows % kWeightTile ? rows % kWeightTile : kWeightTile);

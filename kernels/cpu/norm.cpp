@@ -26,7 +26,8 @@ inline float* norm_room(std::int64_t columns) { return scratch<NormRow>(static_c
 HWY_BEFORE_NAMESPACE();
 namespace lc::kernels::HWY_NAMESPACE {
 
-// s = residual + dropout(x + bias), also to `sum` if wanted; returns the total.
+// s = residual + dropout(x + bias), as `sum` stores it whether it is wanted or not: statistics and backward then speak of the same
+// numbers (a bf16 row of almost equal values would otherwise lose its gradient), and y has the same bits in inference. Returns the total.
 template <class T>
 float residual_sum_row(const ResidualNormForward<T>& a, std::int64_t row, HiddenDropout& dropout, float* s) {
   const T *x = a.x.row(row), *residual = a.residual.data ? a.residual.row(row) : nullptr;
@@ -38,6 +39,7 @@ float residual_sum_row(const ResidualNormForward<T>& a, std::int64_t row, Hidden
     if (a.bias) v = hn::Add(v, load(a.bias + c, n));
     if (dropout) v = dropout(v, c);
     if (residual) v = hn::Add(v, load(residual + c, n));
+    v = as_stored<T>(v);
     if (sum) store(v, sum + c, n);
     store(v, s + c, n);
     total = hn::Add(total, v);
@@ -45,7 +47,8 @@ float residual_sum_row(const ResidualNormForward<T>& a, std::int64_t row, Hidden
   return sum_of_lanes(total);
 }
 
-template <class T> void residual_norm_forward_rows(const ResidualNormForward<T>& a, std::int64_t begin, std::int64_t end) {
+template <class T>
+void residual_norm_forward_rows(const ResidualNormForward<T>& a, std::int64_t begin, std::int64_t end) {
   const std::int64_t columns = a.x.columns;
   float* s = norm_room(columns);
   HiddenDropout dropout(a.dropout, a.packing, columns, s + columns);
@@ -69,7 +72,8 @@ template <class T> void residual_norm_forward_rows(const ResidualNormForward<T>&
 }
 
 // ds = r (g − mean(g) − ŝ mean(g ŝ)), g = dy·γ;  dx = ds under the forward's mask. Partials: dγ, dβ, dbias of these rows.
-template <class T> void residual_norm_backward_rows(const ResidualNormBackward<T>& a, std::int64_t begin, std::int64_t end, float* partial) {
+template <class T>
+void residual_norm_backward_rows(const ResidualNormBackward<T>& a, std::int64_t begin, std::int64_t end, float* partial) {
   const std::int64_t columns = a.dy.columns;
   float *dweight = partial, *dshift = partial + columns, *dbias = partial + 2 * columns;
   std::memset(partial, 0, static_cast<std::size_t>(3 * columns) * sizeof(float));
@@ -100,7 +104,8 @@ template <class T> void residual_norm_backward_rows(const ResidualNormBackward<T
   }
 }
 
-template <class T> void l2_normalize_forward_rows(const L2NormalizeForward<T>& a, std::int64_t begin, std::int64_t end) {
+template <class T>
+void l2_normalize_forward_rows(const L2NormalizeForward<T>& a, std::int64_t begin, std::int64_t end) {
   for (std::int64_t row = begin; row < end; ++row) {
     const T* x = a.x.row(row);
     float* y = a.y.row(row);
@@ -116,7 +121,8 @@ template <class T> void l2_normalize_forward_rows(const L2NormalizeForward<T>& a
   }
 }
 
-template <class T> void l2_normalize_backward_rows(const L2NormalizeBackward<T>& a, std::int64_t begin, std::int64_t end) {
+template <class T>
+void l2_normalize_backward_rows(const L2NormalizeBackward<T>& a, std::int64_t begin, std::int64_t end) {
   for (std::int64_t row = begin; row < end; ++row) {
     const float *dy = a.dy.row(row), *y = a.y.row(row);
     T* dx = a.dx.to.row(row);
@@ -142,8 +148,12 @@ void add_partials(const float* partial, std::int64_t chunks, std::int64_t stride
 using std::int64_t;
 void residual_norm_forward_f32(const ResidualNormForward<float>& a, int64_t b, int64_t e) { residual_norm_forward_rows(a, b, e); }
 void residual_norm_forward_bf16(const ResidualNormForward<bf16>& a, int64_t b, int64_t e) { residual_norm_forward_rows(a, b, e); }
-void residual_norm_backward_f32(const ResidualNormBackward<float>& a, int64_t b, int64_t e, float* partial) { residual_norm_backward_rows(a, b, e, partial); }
-void residual_norm_backward_bf16(const ResidualNormBackward<bf16>& a, int64_t b, int64_t e, float* partial) { residual_norm_backward_rows(a, b, e, partial); }
+void residual_norm_backward_f32(const ResidualNormBackward<float>& a, int64_t b, int64_t e, float* partial) {
+  residual_norm_backward_rows(a, b, e, partial);
+}
+void residual_norm_backward_bf16(const ResidualNormBackward<bf16>& a, int64_t b, int64_t e, float* partial) {
+  residual_norm_backward_rows(a, b, e, partial);
+}
 void l2_normalize_forward_f32(const L2NormalizeForward<float>& a, int64_t b, int64_t e) { l2_normalize_forward_rows(a, b, e); }
 void l2_normalize_forward_bf16(const L2NormalizeForward<bf16>& a, int64_t b, int64_t e) { l2_normalize_forward_rows(a, b, e); }
 void l2_normalize_backward_f32(const L2NormalizeBackward<float>& a, int64_t b, int64_t e) { l2_normalize_backward_rows(a, b, e); }
@@ -167,13 +177,17 @@ HWY_EXPORT(add_partials);
 
 constexpr std::int64_t kRows = 64;  // per chunk, and per partial sum
 
-template <class F, class Arguments> void for_row_chunks(F rows_of, const Arguments& a, std::int64_t rows) {
+template <class F, class Arguments>
+void for_row_chunks(F rows_of, const Arguments& a, std::int64_t rows) {
   parallel_for(rows, kRows, [&](std::int64_t begin, std::int64_t end, std::int64_t) { rows_of(a, begin, end); });
 }
 
-template <class F, class T> void backward_with(F rows_of, const ResidualNormBackward<T>& a) {
+template <class F, class T>
+void backward_with(F rows_of, const ResidualNormBackward<T>& a) {
   const std::int64_t rows = a.dy.rows, columns = a.dy.columns;
-  parallel_for(rows, kRows, [&](std::int64_t begin, std::int64_t end, std::int64_t chunk) { rows_of(a, begin, end, a.workspace + chunk * 3 * columns); });
+  parallel_for(rows, kRows, [&](std::int64_t begin, std::int64_t end, std::int64_t chunk) {
+    rows_of(a, begin, end, a.workspace + chunk * 3 * columns);
+  });
   float* const wanted[] = {a.dweight, a.dshift, a.dbias};
   const auto add = HWY_DYNAMIC_DISPATCH(add_partials);
   parallel_for(columns, 256, [&](std::int64_t begin, std::int64_t end, std::int64_t) {
@@ -188,28 +202,36 @@ std::size_t residual_norm_workspace(std::int64_t tokens, std::int64_t columns) {
   return static_cast<std::size_t>(chunks_of(tokens, kRows) * 3 * columns);
 }
 
-template <> void residual_norm_forward<Device::cpu, float>(Queue, const ResidualNormForward<float>& a) {
+template <>
+void residual_norm_forward<Device::cpu, float>(Queue, const ResidualNormForward<float>& a) {
   for_row_chunks(HWY_DYNAMIC_DISPATCH(residual_norm_forward_f32), a, a.x.rows);
 }
-template <> void residual_norm_forward<Device::cpu, bf16>(Queue, const ResidualNormForward<bf16>& a) {
+template <>
+void residual_norm_forward<Device::cpu, bf16>(Queue, const ResidualNormForward<bf16>& a) {
   for_row_chunks(HWY_DYNAMIC_DISPATCH(residual_norm_forward_bf16), a, a.x.rows);
 }
-template <> void residual_norm_backward<Device::cpu, float>(Queue, const ResidualNormBackward<float>& a) {
+template <>
+void residual_norm_backward<Device::cpu, float>(Queue, const ResidualNormBackward<float>& a) {
   backward_with(HWY_DYNAMIC_DISPATCH(residual_norm_backward_f32), a);
 }
-template <> void residual_norm_backward<Device::cpu, bf16>(Queue, const ResidualNormBackward<bf16>& a) {
+template <>
+void residual_norm_backward<Device::cpu, bf16>(Queue, const ResidualNormBackward<bf16>& a) {
   backward_with(HWY_DYNAMIC_DISPATCH(residual_norm_backward_bf16), a);
 }
-template <> void l2_normalize_forward<Device::cpu, float>(Queue, const L2NormalizeForward<float>& a) {
+template <>
+void l2_normalize_forward<Device::cpu, float>(Queue, const L2NormalizeForward<float>& a) {
   for_row_chunks(HWY_DYNAMIC_DISPATCH(l2_normalize_forward_f32), a, a.x.rows);
 }
-template <> void l2_normalize_forward<Device::cpu, bf16>(Queue, const L2NormalizeForward<bf16>& a) {
+template <>
+void l2_normalize_forward<Device::cpu, bf16>(Queue, const L2NormalizeForward<bf16>& a) {
   for_row_chunks(HWY_DYNAMIC_DISPATCH(l2_normalize_forward_bf16), a, a.x.rows);
 }
-template <> void l2_normalize_backward<Device::cpu, float>(Queue, const L2NormalizeBackward<float>& a) {
+template <>
+void l2_normalize_backward<Device::cpu, float>(Queue, const L2NormalizeBackward<float>& a) {
   for_row_chunks(HWY_DYNAMIC_DISPATCH(l2_normalize_backward_f32), a, a.dy.rows);
 }
-template <> void l2_normalize_backward<Device::cpu, bf16>(Queue, const L2NormalizeBackward<bf16>& a) {
+template <>
+void l2_normalize_backward<Device::cpu, bf16>(Queue, const L2NormalizeBackward<bf16>& a) {
   for_row_chunks(HWY_DYNAMIC_DISPATCH(l2_normalize_backward_bf16), a, a.dy.rows);
 }
 

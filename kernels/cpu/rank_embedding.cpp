@@ -80,7 +80,7 @@ template <class T> void embed_row_backward(const RankEmbeddingBackward<T>& b, st
   V total = hn::Zero(F()), along = hn::Zero(F());
   for_columns(columns, [&](std::int64_t c, std::int64_t n) HWY_ATTR {
     V g = load(dy + c, n);
-    if (dropout) g = only_first(dropout(g, c), n);
+    if (dropout) g = dropout(g, c);
     const V normal = hn::Mul(hn::Sub(load(sum + c, n), center), scale), weighted = hn::Mul(g, load(b.norm.weight + c, n));
     total = hn::Add(total, weighted);
     along = hn::MulAdd(weighted, normal, along);

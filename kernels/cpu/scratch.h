@@ -1,12 +1,13 @@
 // Room a kernel needs only while it runs: one aligned buffer per thread and purpose, kept between calls.
 #pragma once
-#include <cstddef>
-
 #include <hwy/aligned_allocator.h>
+
+#include <cstddef>
 
 namespace lc::kernels {
 
-template <class Purpose> float* scratch(std::size_t floats) {
+template <class Purpose>
+float* scratch(std::size_t floats) {
   thread_local hwy::AlignedFreeUniquePtr<float[]> room;
   thread_local std::size_t size = 0;
   if (size < floats) {

@@ -43,19 +43,29 @@ HWY_INLINE void store(V v, float* p, std::int64_t n = kLanes) {
   hn::Store(v, F(), part);
   for (std::int64_t i = 0; i < n; ++i) p[i] = part[i];
 }
+HWY_INLINE hn::Vec<U32> rounded_bits(V v) {  // of bf16, as from_float<bf16>
+  const auto u = hn::BitCast(U32(), v), top = hn::ShiftRight<16>(u);
+  const auto even = hn::And(top, hn::Set(U32(), 1));
+  const auto rounded = hn::ShiftRight<16>(hn::Add(u, hn::Add(hn::Set(U32(), 0x7fff), even)));
+  return hn::IfThenElse(hn::RebindMask(U32(), hn::IsNaN(v)), hn::Or(top, hn::Set(U32(), 0x40)), rounded);
+}
 HWY_INLINE void store(V v, bf16* p, std::int64_t n = kLanes) {
-  const auto u = hn::BitCast(U32(), v);
-  const auto even = hn::And(hn::ShiftRight<16>(u), hn::Set(U32(), 1));
-  auto rounded = hn::ShiftRight<16>(hn::Add(u, hn::Add(hn::Set(U32(), 0x7fff), even)));
-  const auto quiet = hn::Or(hn::ShiftRight<16>(u), hn::Set(U32(), 0x40));
-  rounded = hn::IfThenElse(hn::RebindMask(U32(), hn::IsNaN(v)), quiet, rounded);
-  const auto narrow = hn::DemoteTo(U16(), hn::BitCast(hn::Rebind<std::int32_t, F>(), rounded));
+  const auto narrow = hn::DemoteTo(U16(), hn::BitCast(hn::Rebind<std::int32_t, F>(), rounded_bits(v)));
   if (n == kLanes) return hn::StoreU(narrow, U16(), &p->bits);
   HWY_ALIGN std::uint16_t part[kLanes];
   hn::Store(narrow, U16(), part);
   for (std::int64_t i = 0; i < n; ++i) p[i].bits = part[i];
 }
-template <class T> HWY_INLINE void store(V v, T* p, std::int64_t n, Into into) {
+// The value that a store of this type would leave.
+template <class T>
+HWY_INLINE V as_stored(V v) {
+  if constexpr (dtype_of<T> == DType::f32)
+    return v;
+  else
+    return hn::BitCast(F(), hn::ShiftLeft<16>(rounded_bits(v)));
+}
+template <class T>
+HWY_INLINE void store(V v, T* p, std::int64_t n, Into into) {
   store(into == Into::add ? hn::Add(v, load(p, n)) : v, p, n);
 }
 
@@ -65,7 +75,8 @@ HWY_INLINE V only_first(V v, std::int64_t n) {
 HWY_INLINE float sum_of_lanes(V v) { return hn::GetLane(hn::SumOfLanes(F(), v)); }
 
 // body(column, valid lanes) over a row.
-template <class Body> HWY_INLINE void for_columns(std::int64_t columns, Body&& body) {
+template <class Body>
+HWY_INLINE void for_columns(std::int64_t columns, Body&& body) {
   std::int64_t c = 0;
   for (; c + kLanes <= columns; c += kLanes) body(c, kLanes);
   if (c < columns) body(c, columns - c);

@@ -11,13 +11,11 @@
 namespace lc {
 namespace {
 
-constexpr double kNone = std::numeric_limits<double>::quiet_NaN();
-
 Tensor index_tensor(const std::vector<std::int32_t>& index) { return Tensor::from(index); }
 
 // Loss and gradients of one InfoNCE, weighted and divided by the number of pairs.
 struct Infonce {
-  double mean = kNone, d_scale = 0;
+  double mean = 0, d_scale = 0;
   Tensor da, db;
 };
 Infonce infonce_of(const Tensor& a, const Tensor& b, float scale, const ContrastGroups& groups, float weight) {
@@ -113,7 +111,6 @@ Tensor matching_loss(const LangCell& model, const CrossStates& cells, const Toke
 
 Contrast contrast(const ContrastBatch& batch, const ContrastOptions& options) {
   Contrast result;
-  result.cell_cell = result.cell_text = kNone;
   if (batch.view_b && options.cell_cell > 0 && batch.view_a.rows() > 1) {
     const Infonce c = infonce_of(batch.view_a, batch.view_b, options.scale, {}, options.cell_cell);
     result.cell_cell = c.mean, result.d_view_a = c.da, result.d_view_b = c.db, result.d_scale += c.d_scale;

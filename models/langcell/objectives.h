@@ -38,8 +38,8 @@ struct MatchPair {
 };
 
 struct Contrast {
-  // Cross-entropies per pair, averaged; NaN when the objective is off or has nothing to compare. Entropy of the targets not subtracted.
-  double cell_cell = 0, cell_text = 0, cell_text_entropy = 0;
+  std::optional<double> cell_cell, cell_text;        // cross-entropies per pair, averaged; absent: off, or nothing to compare
+  double cell_text_entropy = 0;                      // of the targets, not subtracted above
   Tensor d_view_a, d_view_b, d_text;                 // of the weighted mean losses; absent where nothing reaches
   double d_scale = 0;
   std::vector<MatchPair> pairs;                      // positives and drawn negatives, in the order of the cells

@@ -17,12 +17,12 @@ std::string identifier(const std::string& text) {
 class Cases : public testing::TestWithParam<OpCase> {};
 TEST_P(Cases, agrees_with_the_double_reference_and_its_differences) { check(GetParam()); }
 INSTANTIATE_TEST_SUITE_P(every_word, Cases, testing::ValuesIn(all_cases()),
-                         [](const auto& info) { return std::to_string(info.index) + "_" + info.param.word + "_" + identifier(info.param.name); });
+                         [](const auto& c) { return std::to_string(c.index) + "_" + c.param.word + "_" + identifier(c.param.name); });
 
 class Wrong : public testing::TestWithParam<WrongCall> {};
 TEST_P(Wrong, call_is_refused) { check(GetParam()); }
 INSTANTIATE_TEST_SUITE_P(every_word, Wrong, testing::ValuesIn(all_wrong_calls()),
-                         [](const auto& info) { return std::to_string(info.index) + "_" + info.param.word + "_" + identifier(info.param.name); });
+                         [](const auto& c) { return std::to_string(c.index) + "_" + c.param.word + "_" + identifier(c.param.name); });
 
 }  // namespace
 }  // namespace lc::test

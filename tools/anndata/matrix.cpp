@@ -18,16 +18,16 @@ constexpr std::uint64_t kSliceItems = std::uint64_t{1} << 22;  // what is read a
 // Brings rows into the form CsrBlock promises; most files have it already, and then only the entries move up.
 void tidy(CsrBlock& block) {
   std::vector<std::pair<std::int32_t, float>> row;
-  std::uint64_t out = 0;
+  size_t out = 0;
   const auto keep = [&](std::int32_t gene, float value) {
     if (value == 0.0f) return;
     block.genes[out] = gene;
     block.values[out++] = value;
   };
   for (size_t r = 0, begin = 0; r < block.rows(); ++r) {
-    const size_t end = block.offsets[r + 1];
+    const size_t end = block.begin_of(r + 1);
     const auto genes = std::span(block.genes).subspan(begin, end - begin);
-    block.offsets[r] = out;
+    block.offsets[r] = static_cast<std::int64_t>(out);
     if (std::adjacent_find(genes.begin(), genes.end(), std::greater_equal<>()) == genes.end()) {
       for (size_t i = begin; i < end; ++i) keep(block.genes[i], block.values[i]);
     } else {
@@ -43,7 +43,7 @@ void tidy(CsrBlock& block) {
     }
     begin = end;
   }
-  block.offsets.back() = out;
+  block.offsets.back() = static_cast<std::int64_t>(out);
   block.genes.resize(out);
   block.values.resize(out);
 }
@@ -77,7 +77,7 @@ class CsrMatrix final : public CellMatrix {
     CsrBlock block;
     block.first = begin;
     const std::int64_t* pointer = parts_.pointers.data();
-    for (std::uint64_t row = begin; row <= end; ++row) block.offsets.push_back(static_cast<std::uint64_t>(pointer[row] - pointer[begin]));
+    for (std::uint64_t row = begin; row <= end; ++row) block.offsets.push_back(pointer[row] - pointer[begin]);
     const auto from = static_cast<std::uint64_t>(pointer[begin]), to = static_cast<std::uint64_t>(pointer[end]);
     block.genes = parts_.indices.read_rows<std::int32_t>(from, to);
     block.values = parts_.data.read_rows<float>(from, to);
@@ -101,7 +101,7 @@ class CscMatrix final : public CellMatrix {
     CsrBlock block;
     block.first = begin;
     for (std::uint64_t row = begin; row <= end; ++row) block.offsets.push_back(whole_.offsets[row] - whole_.offsets[begin]);
-    const auto from = static_cast<std::ptrdiff_t>(whole_.offsets[begin]), to = static_cast<std::ptrdiff_t>(whole_.offsets[end]);
+    const std::int64_t from = whole_.offsets[begin], to = whole_.offsets[end];
     block.genes.assign(whole_.genes.begin() + from, whole_.genes.begin() + to);
     block.values.assign(whole_.values.begin() + from, whole_.values.begin() + to);
     return block;
@@ -122,16 +122,16 @@ class CscMatrix final : public CellMatrix {
       for (std::int32_t row : rows) ++turned.offsets[static_cast<size_t>(row) + 1];
     });
     std::partial_sum(turned.offsets.begin(), turned.offsets.end(), turned.offsets.begin());
-    turned.genes.resize(turned.offsets.back());
-    turned.values.resize(turned.offsets.back());
-    std::vector<std::uint64_t> next(turned.offsets.begin(), turned.offsets.end() - 1);
+    turned.genes.resize(turned.begin_of(cells()));
+    turned.values.resize(turned.begin_of(cells()));
+    std::vector<std::int64_t> next(turned.offsets.begin(), turned.offsets.end() - 1);
     std::int32_t gene = 0;
     for_each_slice([&](std::uint64_t from, std::uint64_t to) {
       const std::vector<std::int32_t> rows = parts_.indices.read_rows<std::int32_t>(from, to);
       const std::vector<float> values = parts_.data.read_rows<float>(from, to);
       for (std::uint64_t i = from; i < to; ++i) {
         while (static_cast<std::uint64_t>(parts_.pointers[static_cast<size_t>(gene) + 1]) <= i) ++gene;
-        const std::uint64_t place = next[static_cast<size_t>(rows[i - from])]++;
+        const auto place = static_cast<size_t>(next[static_cast<size_t>(rows[i - from])]++);
         turned.genes[place] = gene;
         turned.values[place] = values[i - from];
       }
@@ -162,7 +162,7 @@ class DenseMatrix final : public CellMatrix {
           block.genes.push_back(static_cast<std::int32_t>(gene));
           block.values.push_back(value);
         }
-        block.offsets.push_back(block.genes.size());
+        block.offsets.push_back(static_cast<std::int64_t>(block.genes.size()));
       }
     }
     return block;

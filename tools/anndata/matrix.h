@@ -7,18 +7,21 @@
 #include <vector>
 
 #include "engine/hdf5.h"
+#include "models/langcell/data/count_block.h"
 
 namespace lc {
 
 struct CsrBlock {  // some cells; every row sorted by gene, without zeros, entries of one gene summed
-  std::uint64_t first = 0;              // number of the first cell
-  std::vector<std::uint64_t> offsets;   // cells + 1
+  std::uint64_t first = 0;            // number of the first cell
+  std::vector<std::int64_t> offsets;  // cells + 1, from 0
   std::vector<std::int32_t> genes;
   std::vector<float> values;
 
   size_t rows() const { return offsets.empty() ? 0 : offsets.size() - 1; }
-  std::span<const std::int32_t> genes_of(size_t row) const { return std::span(genes).subspan(offsets[row], offsets[row + 1] - offsets[row]); }
-  std::span<const float> values_of(size_t row) const { return std::span(values).subspan(offsets[row], offsets[row + 1] - offsets[row]); }
+  std::span<const std::int32_t> genes_of(size_t row) const { return std::span(genes).subspan(begin_of(row), begin_of(row + 1) - begin_of(row)); }
+  std::span<const float> values_of(size_t row) const { return std::span(values).subspan(begin_of(row), begin_of(row + 1) - begin_of(row)); }
+  size_t begin_of(size_t row) const { return static_cast<size_t>(offsets[row]); }
+  CountBlock view() const { return {offsets, genes, values}; }  // what tokenizers take
 };
 
 class CellMatrix {

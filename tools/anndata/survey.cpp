@@ -26,6 +26,7 @@ std::uint64_t mix(std::uint64_t x) {  // splitmix64
 
 bool whole_multiples(std::span<const float> values, double smallest, bool exponential) {
   for (float value : values) {
+    if (exponential && value > kLargestLog) return false;
     const double ratio = (exponential ? std::expm1(double{value}) : double{value}) / smallest;
     if (ratio < 1e4 && std::abs(ratio - std::round(ratio)) > 2e-3 * std::max(1.0, ratio * 1e-2)) return false;
   }
@@ -54,7 +55,8 @@ class Judge {  // of a matrix with fractional values
     const float smallest = *std::min_element(values.begin(), values.end());
     if (values.size() < 5) return;  // too few to tell multiples from chance
     ++judged_;
-    if (whole_multiples(values, smallest, false)) ++plain_steps_;
+    if (whole_multiples(values, 1.0, true)) ++log_counts_;
+    if (smallest != std::trunc(smallest) && whole_multiples(values, smallest, false)) ++plain_steps_;
     if (whole_multiples(values, std::expm1(double{smallest}), true)) ++exponential_steps_;
   }
   std::uint64_t rows() const { return rows_; }
@@ -63,6 +65,7 @@ class Judge {  // of a matrix with fractional values
   std::optional<std::string> normalisation() const {
     if (rows_ > 1 && plain_.constant()) return fmt::format("normalised: every cell sums to {:.6g}", plain_.most);
     if (rows_ > 1 && exponential_.constant()) return fmt::format("log-normalised: exp(x) - 1 sums to {:.6g} in every cell", exponential_.most);
+    if (steps(log_counts_)) return "the logarithm of counts: exp(x) - 1 takes whole numbers";
     if (steps(exponential_steps_)) return "log-normalised: within a cell exp(x) - 1 takes whole multiples of one value";
     if (steps(plain_steps_)) return "normalised: within a cell all values are whole multiples of one fraction";
     if (largest_ < kLargestLog) return fmt::format("transformed, probably by a logarithm: the largest value is {:.3g}", largest_);
@@ -72,7 +75,7 @@ class Judge {  // of a matrix with fractional values
  private:
   bool steps(std::uint64_t rows) const { return judged_ > 0 && static_cast<double>(rows) >= kMostRows * static_cast<double>(judged_); }
 
-  std::uint64_t rows_ = 0, judged_ = 0, plain_steps_ = 0, exponential_steps_ = 0;
+  std::uint64_t rows_ = 0, judged_ = 0, log_counts_ = 0, plain_steps_ = 0, exponential_steps_ = 0;
   float largest_ = 0;
   Sums plain_, exponential_;
 };

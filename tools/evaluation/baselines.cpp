@@ -11,12 +11,13 @@
 #include <unordered_map>
 
 #include "engine/errors.h"
+#include "kernels/cpu/dispatch.h"
 #include "tools/evaluation/pca.h"
 
 namespace lc {
 namespace {
 
-constexpr size_t kChunk = 256;  // cells of one partial sum; partial sums are added in order
+constexpr int64_t kChunk = 256;  // cells of one partial sum; partial sums are added in order
 
 int largest(std::span<const double> scores) { return static_cast<int>(std::ranges::max_element(scores) - scores.begin()); }
 
@@ -60,13 +61,11 @@ Loss loss_of_rows(const LabelledPoints& train, const Matrix& weights, size_t fir
 }
 
 Loss objective(const LabelledPoints& train, const Matrix& weights, double inverse_penalty) {
-  const auto chunks = static_cast<int64_t>((train.points.rows + kChunk - 1) / kChunk);
-  std::vector<Loss> partial(static_cast<size_t>(chunks));
-#pragma omp parallel for schedule(dynamic)
-  for (int64_t chunk = 0; chunk < chunks; ++chunk) {
-    const size_t first = static_cast<size_t>(chunk) * kChunk;
-    partial[static_cast<size_t>(chunk)] = loss_of_rows(train, weights, first, std::min(train.points.rows, first + kChunk));
-  }
+  const auto rows = static_cast<int64_t>(train.points.rows);
+  std::vector<Loss> partial(static_cast<size_t>(kernels::chunks_of(rows, kChunk)));
+  kernels::parallel_for(rows, kChunk, [&](int64_t begin, int64_t end, int64_t chunk) {
+    partial[static_cast<size_t>(chunk)] = loss_of_rows(train, weights, static_cast<size_t>(begin), static_cast<size_t>(end));
+  });
   Loss total{0, Matrix(weights.rows, weights.columns)};
   for (const Loss& part : partial) {
     total.value += inverse_penalty * part.value;
@@ -128,8 +127,24 @@ double largest_entry(const std::vector<double>& values) {
 
 void check(const LabelledPoints& train) {
   if (train.points.rows == 0 || train.labels.size() != train.points.rows) {
-    throw DataError(fmt::format("baselines: {} training cells with {} labels: labelled training cells are needed", train.points.rows, train.labels.size()));
+    throw DataError(fmt::format("baselines: {} training cells with {} labels: labelled training cells are needed", train.points.rows,
+                                train.labels.size()));
   }
+}
+
+int vote(const LabelledPoints& train, std::span<const double> x, size_t neighbours) {
+  const size_t k = std::min(neighbours, train.points.rows);
+  std::vector<std::pair<double, size_t>> distance(train.points.rows);  // equal distances: the earlier training cell
+  for (size_t i = 0; i < train.points.rows; ++i) {
+    const auto y = train.points.row(i);
+    double sum = 0;
+    for (size_t d = 0; d < x.size(); ++d) sum += (x[d] - y[d]) * (x[d] - y[d]);
+    distance[i] = {sum, i};
+  }
+  std::nth_element(distance.begin(), distance.begin() + static_cast<std::ptrdiff_t>(k - 1), distance.end());
+  std::vector<double> votes(train.classes, 0.0);
+  for (size_t i = 0; i < k; ++i) votes[static_cast<size_t>(train.labels[distance[i].second])] += 1;
+  return largest(votes);
 }
 
 }  // namespace
@@ -142,23 +157,10 @@ std::vector<int> majority_class(std::span<const int> train_labels, size_t test_r
 
 std::vector<int> nearest_neighbours(const LabelledPoints& train, const Matrix& test, size_t neighbours) {
   check(train);
-  const size_t k = std::min(neighbours, train.points.rows);
   std::vector<int> labels(test.rows);
-#pragma omp parallel for schedule(dynamic, 16)
-  for (int64_t r = 0; r < static_cast<int64_t>(test.rows); ++r) {
-    const auto x = test.row(static_cast<size_t>(r));
-    std::vector<std::pair<double, size_t>> distance(train.points.rows);
-    for (size_t i = 0; i < train.points.rows; ++i) {
-      const auto y = train.points.row(i);
-      double sum = 0;
-      for (size_t d = 0; d < x.size(); ++d) sum += (x[d] - y[d]) * (x[d] - y[d]);
-      distance[i] = {sum, i};
-    }
-    std::nth_element(distance.begin(), distance.begin() + static_cast<std::ptrdiff_t>(k - 1), distance.end());
-    std::vector<double> votes(train.classes, 0.0);
-    for (size_t i = 0; i < k; ++i) votes[static_cast<size_t>(train.labels[distance[i].second])] += 1;
-    labels[static_cast<size_t>(r)] = largest(votes);
-  }
+  kernels::parallel_for(static_cast<int64_t>(test.rows), 16, [&](int64_t begin, int64_t end, int64_t) {
+    for (auto r = static_cast<size_t>(begin); r < static_cast<size_t>(end); ++r) labels[r] = vote(train, test.row(r), neighbours);
+  });
   return labels;
 }
 
@@ -206,7 +208,8 @@ std::vector<int> LogisticRegression::predict(const Matrix& points) const {
   return labels;
 }
 
-BaselineLabels baseline_labels(const SparseCounts& train, std::span<const std::string> train_labels, const SparseCounts& test, const BaselineOptions& options) {
+BaselineLabels baseline_labels(const SparseCounts& train, std::span<const std::string> train_labels, const SparseCounts& test,
+                               const BaselineOptions& options) {
   SparseCounts labelled{0, train.columns, {0}, {}, {}};
   std::set<std::string> names;
   for (size_t r = 0; r < train.rows; ++r) {

@@ -52,6 +52,7 @@ struct BaselineOptions {
 };
 
 // The columns of both matrices must be the same genes (with_genes); training cells without a label ("") are left out.
-BaselineLabels baseline_labels(const SparseCounts& train, std::span<const std::string> train_labels, const SparseCounts& test, const BaselineOptions& options);
+BaselineLabels baseline_labels(const SparseCounts& train, std::span<const std::string> train_labels, const SparseCounts& test,
+                               const BaselineOptions& options);
 
 }  // namespace lc

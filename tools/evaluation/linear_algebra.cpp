@@ -1,4 +1,5 @@
-// Lanczos keeps its whole basis: the spectrum of expression data is flat behind the first components, and a lost orthogonality shows there first.
+// Lanczos keeps its whole basis: the spectrum of expression data is flat behind the first components, and a lost orthogonality shows there
+// first.
 #include "tools/evaluation/linear_algebra.h"
 
 #include <algorithm>

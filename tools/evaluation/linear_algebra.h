@@ -28,13 +28,13 @@ struct Eigen {
 Eigen tridiagonal_eigen(std::vector<double> diagonal, std::vector<double> off_diagonal);
 
 struct LanczosOptions {
-  size_t pairs = 50;         // wanted: the largest ones
-  uint64_t seed = 0;         // of the start vector
-  double tolerance = 1e-9;   // residual over the largest eigenvalue
+  size_t pairs = 50;        // wanted: the largest ones
+  uint64_t seed = 0;        // of the start vector
+  double tolerance = 1e-9;  // residual over the largest eigenvalue
 };
 
-// The largest eigenpairs of a symmetric positive semi-definite matrix known only by its products y = S x, to the tolerance: Lanczos with full
-// reorthogonalisation. Pairs beyond the matrix's size are zero.
+// The largest eigenpairs of a symmetric positive semi-definite matrix known only by its products y = S x, to the tolerance: Lanczos with
+// full reorthogonalisation. Pairs beyond the matrix's size are zero.
 using SymmetricProduct = std::function<std::vector<double>(std::span<const double>)>;
 Eigen leading_eigen(const SymmetricProduct& product, size_t size, const LanczosOptions& options);
 

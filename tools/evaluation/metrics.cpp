@@ -35,7 +35,8 @@ void score_classes(Metrics& m, std::span<const size_t> support) {
     size_t predicted = 0;
     for (size_t t = 0; t < classes; ++t) predicted += m.confusion[t][k];
     const auto hits = static_cast<double>(m.confusion[k][k]);
-    ClassScores scores{m.labels[k], support[k], ratio(hits, static_cast<double>(predicted)), ratio(hits, static_cast<double>(support[k])), 0};
+    ClassScores scores{m.labels[k], support[k], ratio(hits, static_cast<double>(predicted)), ratio(hits, static_cast<double>(support[k])),
+                       0};
     scores.f1 = ratio(2 * hits, static_cast<double>(predicted + support[k]));
     correct += m.confusion[k][k];
     assigned += predicted;
@@ -52,9 +53,11 @@ void score_classes(Metrics& m, std::span<const size_t> support) {
 
 }  // namespace
 
-Metrics annotation_metrics(std::span<const std::string> truth, std::span<const std::string> prediction, std::span<const std::string> texts) {
+Metrics annotation_metrics(std::span<const std::string> truth, std::span<const std::string> prediction,
+                           std::span<const std::string> texts) {
   if (truth.size() != prediction.size()) {
-    throw DataError(fmt::format("evaluation: {} true labels but {} predicted ones: both must come from the same cells", truth.size(), prediction.size()));
+    throw DataError(fmt::format("evaluation: {} true labels but {} predicted ones: both must come from the same cells", truth.size(),
+                                prediction.size()));
   }
   const std::set<std::string> known(texts.begin(), texts.end());
   Metrics m;
@@ -72,8 +75,10 @@ Metrics annotation_metrics(std::span<const std::string> truth, std::span<const s
   }
   m.n = scored.size();
   if (m.n == 0) {
-    throw DataError(fmt::format("evaluation: none of {} cells can be scored ({} have a true class without a text, the rest no truth): check --truth, --map and --texts",
-                                truth.size(), m.truth_outside_texts));
+    throw DataError(
+        fmt::format("evaluation: none of {} cells can be scored ({} have a true class without a text, the rest no truth): check --truth, "
+                    "--map and --texts",
+                    truth.size(), m.truth_outside_texts));
   }
   m.labels = ordered_classes(present, texts);
   std::unordered_map<std::string, size_t> index;
@@ -121,7 +126,8 @@ Metrics metrics_from_json(const nlohmann::json& json, const std::string& where) 
     }
     const bool square = m.confusion.size() == m.labels.size() && m.per_class.size() == m.labels.size() &&
                         std::ranges::all_of(m.confusion, [&](const auto& row) { return row.size() == m.labels.size(); });
-    if (!square) throw DataError(fmt::format("{}: labels, confusion and per_class differ in length: write it again with `langcell evaluate`", where));
+    if (!square)
+      throw DataError(fmt::format("{}: labels, confusion and per_class differ in length: write it again with `langcell evaluate`", where));
     return m;
   } catch (const nlohmann::json::exception& e) {
     throw DataError(fmt::format("{}: not metrics of `langcell evaluate` ({})", where, e.what()));

@@ -9,6 +9,7 @@
 #include <unordered_map>
 
 #include "engine/errors.h"
+#include "kernels/cpu/dispatch.h"
 
 namespace lc {
 namespace {
@@ -26,7 +27,8 @@ SparseRows log_normalised(const SparseCounts& counts) {
   const std::vector<double> sums = totals(counts);
   for (size_t r = 0; r < counts.rows; ++r) {
     row.clear();
-    for (auto i = static_cast<size_t>(counts.indptr[r]); i < static_cast<size_t>(counts.indptr[r + 1]); ++i) row.emplace_back(counts.indices[i], counts.values[i]);
+    for (auto i = static_cast<size_t>(counts.indptr[r]); i < static_cast<size_t>(counts.indptr[r + 1]); ++i)
+      row.emplace_back(counts.indices[i], counts.values[i]);
     std::ranges::stable_sort(row, {}, &std::pair<int32_t, double>::first);
     for (size_t i = 0; i < row.size();) {
       double sum = 0;
@@ -42,7 +44,8 @@ SparseRows log_normalised(const SparseCounts& counts) {
 }
 
 SparseRows transposed(const SparseRows& a) {
-  SparseRows t{a.columns, a.rows, std::vector<int64_t>(a.columns + 1, 0), std::vector<int32_t>(a.indices.size()), std::vector<double>(a.values.size())};
+  SparseRows t{a.columns, a.rows, std::vector<int64_t>(a.columns + 1, 0), std::vector<int32_t>(a.indices.size()),
+               std::vector<double>(a.values.size())};
   for (int32_t c : a.indices) ++t.indptr[static_cast<size_t>(c) + 1];
   std::partial_sum(t.indptr.begin(), t.indptr.end(), t.indptr.begin());
   std::vector<int64_t> next(t.indptr.begin(), t.indptr.end() - 1);
@@ -76,14 +79,14 @@ SparseRows only_columns(const SparseRows& a, const std::vector<int32_t>& columns
 std::vector<double> centred_product(const SparseRows& a, std::span<const double> mean, std::span<const double> x) {
   const double shift = dot(mean, x);
   std::vector<double> y(a.rows);
-#pragma omp parallel for schedule(static)
-  for (int64_t r = 0; r < static_cast<int64_t>(a.rows); ++r) {
-    double sum = -shift;
-    for (int64_t i = a.indptr[static_cast<size_t>(r)]; i < a.indptr[static_cast<size_t>(r) + 1]; ++i) {
-      sum += a.values[static_cast<size_t>(i)] * x[static_cast<size_t>(a.indices[static_cast<size_t>(i)])];
+  kernels::parallel_for(static_cast<int64_t>(a.rows), 256, [&](int64_t begin, int64_t end, int64_t) {
+    for (auto r = static_cast<size_t>(begin); r < static_cast<size_t>(end); ++r) {
+      double sum = -shift;
+      for (auto i = static_cast<size_t>(a.indptr[r]); i < static_cast<size_t>(a.indptr[r + 1]); ++i)
+        sum += a.values[i] * x[static_cast<size_t>(a.indices[i])];
+      y[r] = sum;
     }
-    y[static_cast<size_t>(r)] = sum;
-  }
+  });
   return y;
 }
 
@@ -108,7 +111,8 @@ Moments column_moments(const SparseRows& by_column) {  // given transposed: a ge
 std::vector<int32_t> most_variable(const std::vector<double>& variance, size_t wanted) {
   std::vector<int32_t> genes(variance.size());
   std::iota(genes.begin(), genes.end(), 0);
-  std::ranges::stable_sort(genes, [&](int32_t a, int32_t b) { return variance[static_cast<size_t>(a)] > variance[static_cast<size_t>(b)]; });
+  std::ranges::stable_sort(genes,
+                           [&](int32_t a, int32_t b) { return variance[static_cast<size_t>(a)] > variance[static_cast<size_t>(b)]; });
   genes.resize(std::min(wanted, genes.size()));
   std::erase_if(genes, [&](int32_t g) { return variance[static_cast<size_t>(g)] <= 0; });
   std::ranges::sort(genes);
@@ -160,7 +164,8 @@ ExpressionPca ExpressionPca::fit(const SparseCounts& train, const ExpressionPcaO
 
 Matrix ExpressionPca::transform(const SparseCounts& counts) const {
   if (counts.columns < columns_) {
-    throw DataError(fmt::format("principal components: fitted on {} genes, applied to {}: align the columns first", columns_, counts.columns));
+    throw DataError(
+        fmt::format("principal components: fitted on {} genes, applied to {}: align the columns first", columns_, counts.columns));
   }
   const SparseRows cells = only_columns(log_normalised(counts), genes_);
   Matrix scores(counts.rows, axes_.rows);

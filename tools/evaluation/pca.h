@@ -13,14 +13,14 @@ struct ExpressionPcaOptions {
   uint64_t seed = 0;
 };
 
-// log1p(counts / sum over all genes × 10,000) of the most variable genes, centred, not scaled to unit variance: scaling made neighbours worse
-// by four points of macro-F1 on PBMC. Genes, centre and axes come from the training cells alone.
+// log1p(counts / sum over all genes × 10,000) of the most variable genes, centred, not scaled to unit variance: scaling made neighbours
+// worse by four points of macro-F1 on PBMC. Genes, centre and axes come from the training cells alone.
 class ExpressionPca {
  public:
   static ExpressionPca fit(const SparseCounts& train, const ExpressionPcaOptions& options);
   Matrix transform(const SparseCounts& counts) const;  // (cells × components); the columns must be those of the training cells
 
-  const std::vector<int32_t>& genes() const { return genes_; }             // ascending column numbers
+  const std::vector<int32_t>& genes() const { return genes_; }              // ascending column numbers
   const std::vector<double>& singular_values() const { return singular_; }  // descending
 
  private:

@@ -20,8 +20,10 @@ const ClassScores* scores_of(const Metrics& metrics, const std::string& label) {
 
 std::string setting_text(const AnnotationReport& report) {
   const Metrics& m = report.methods[0].metrics;
-  std::string text = report.setting.empty() ? "Setting not stated: this report does not know whether these cells, their donors or their types were part of the training."
-                                            : fmt::format("What was measured: {}. The figures hold for this setting and say nothing about others.", report.setting);
+  std::string text =
+      report.setting.empty()
+          ? "Setting not stated: this report does not know whether these cells, their donors or their types were part of the training."
+          : fmt::format("What was measured: {}. The figures hold for this setting and say nothing about others.", report.setting);
   text += fmt::format(" Scored: {} cells", grouped(m.n));
   if (report.train_cells) text += fmt::format("; the baselines learned from {} training cells", grouped(*report.train_cells));
   if (report.seed) text += fmt::format(" (split seed {})", *report.seed);
@@ -33,14 +35,15 @@ std::string methods_table(const AnnotationReport& report) {
   for (const auto& method : report.methods) {
     const Metrics& m = method.metrics;
     const std::string name = &method == &report.methods[0] ? "<strong>" + escaped(method.name) + "</strong>" : escaped(method.name);
-    rows.push_back({name, score(m.accuracy) + share_bar(m.accuracy), score(m.macro_f1) + share_bar(m.macro_f1), score(m.balanced_accuracy) + share_bar(m.balanced_accuracy),
-                    percent(m.coverage)});
+    rows.push_back({name, score(m.accuracy) + share_bar(m.accuracy), score(m.macro_f1) + share_bar(m.macro_f1),
+                    score(m.balanced_accuracy) + share_bar(m.balanced_accuracy), percent(m.coverage)});
   }
   std::string out = table({{"method", Align::left}, {"accuracy"}, {"macro-F1"}, {"balanced accuracy"}, {"coverage"}}, rows);
   if (report.methods.size() > 1) {
     const BaselineOptions options;
     out += fmt::format(
-        "<p class=\"detail\">Baselines: fitted on the training cells only and scored on the same cells as {}. PCA: {} components of log1p(counts per 10,000) of the {} most "
+        "<p class=\"detail\">Baselines: fitted on the training cells only and scored on the same cells as {}. PCA: {} components of "
+        "log1p(counts per 10,000) of the {} most "
         "variable genes; {} nearest neighbours; multinomial logistic regression with L2 penalty (C = 1).</p>\n",
         escaped(report.methods[0].name), options.components, grouped(options.genes), options.neighbours);
   }
@@ -55,7 +58,8 @@ std::string result_section(const AnnotationReport& report) {
                             {percent(m.coverage), "coverage", "of the scored cells have a label"}};
   std::string body = note(setting_text(report)) + tiles(figures) + methods_table(report);
   if (m.truth_outside_texts > 0) {
-    body += note(fmt::format("{} further cells are not scored: no text describes their true class, so no method could be right about them.", grouped(m.truth_outside_texts)));
+    body += note(fmt::format("{} further cells are not scored: no text describes their true class, so no method could be right about them.",
+                             grouped(m.truth_outside_texts)));
   }
   return section("Result", body);
 }
@@ -71,8 +75,8 @@ std::string confusion_section(const Metrics& m) {
 
 std::string classes_section(const AnnotationReport& report) {
   const Metrics& m = report.methods[0].metrics;
-  std::vector<Column> columns{{"class", Align::left}, {"cells"}, {"precision"}, {"recall"}, {"F1 " + report.methods[0].name}};
-  for (size_t k = 1; k < report.methods.size(); ++k) columns.push_back({"F1 " + report.methods[k].name});
+  std::vector<Column> columns{{"class", Align::left}, {"cells"}, {"precision"}, {"recall"}, {"F1 " + report.methods[0].short_name}};
+  for (size_t k = 1; k < report.methods.size(); ++k) columns.push_back({"F1 " + report.methods[k].short_name});
   std::vector<std::vector<std::string>> rows;
   for (const auto& c : m.per_class) {
     std::vector<std::string> row{escaped(c.label), grouped(c.support), score(c.precision), score(c.recall), score(c.f1) + share_bar(c.f1)};
@@ -100,7 +104,10 @@ std::vector<std::string> map_categories(const AnnotationReport& report) {
   auto take = [&](const std::string& label) {
     if (!label.empty() && label != kUnassigned && std::ranges::find(categories, label) == categories.end()) categories.push_back(label);
   };
-  auto occurs = [&](const std::string& label) { return std::ranges::find(report.map->label, label) != report.map->label.end() || std::ranges::find(report.map->truth, label) != report.map->truth.end(); };
+  auto occurs = [&](const std::string& label) {
+    return std::ranges::find(report.map->label, label) != report.map->label.end() ||
+           std::ranges::find(report.map->truth, label) != report.map->truth.end();
+  };
   for (const auto& label : report.labelling.texts) {
     if (occurs(label)) take(label);
   }
@@ -137,9 +144,12 @@ std::string map_section(const AnnotationReport& report) {
   chart.category = numbered(map.label, number);
   charts.push_back("<figure>\n" + scatter(chart) + "</figure>\n");
   std::string caption = fmt::format("{} cells", grouped(map.first.size()));
-  if (map.first.size() < map.of) caption = fmt::format("{} of {} cells, every {}th", grouped(map.first.size()), grouped(map.of), (map.of + map.first.size() - 1) / map.first.size());
+  if (map.first.size() < map.of)
+    caption = fmt::format("{} of {} cells, every {}th", grouped(map.first.size()), grouped(map.of),
+                          (map.of + map.first.size() - 1) / map.first.size());
   caption += ", each the projection z of its expression. Grey: without a class. Hover a point for its name.";
-  return section("The cells in LangCell's space", side_by_side(charts) + category_legend(categories) + "<p class=\"detail\">" + escaped(caption) + "</p>\n");
+  return section("The cells in LangCell's space",
+                 side_by_side(charts) + category_legend(categories) + "<p class=\"detail\">" + escaped(caption) + "</p>\n");
 }
 
 std::string labels_section(const Labelling& labelling) {
@@ -151,14 +161,18 @@ std::string labels_section(const Labelling& labelling) {
   }
   std::string body = table({{"label", Align::left}, {"cells"}, {"share"}}, rows);
   std::string reasons;
-  for (const auto& [reason, count] : labelling.reasons) reasons += fmt::format("{}{} {}", reasons.empty() ? ": " : ", ", reason, grouped(count));
+  for (const auto& [reason, count] : labelling.reasons)
+    reasons += fmt::format("{}{} {}", reasons.empty() ? ": " : ", ", reason, grouped(count));
   body += paragraph(fmt::format("Unassigned: {} of {} cells{}{}.", grouped(labelling.unassigned), grouped(labelling.cells),
                                 labelling.calibration == Calibration::uncalibrated ? " (uncalibrated)" : "", reasons));
   if (labelling.calibration == Calibration::uncalibrated) {
-    body += paragraph("Uncalibrated: a cell is unassigned only when it has no gene of the vocabulary or no text reaches a match probability of 0.5.");
+    body += paragraph(
+        "Uncalibrated: a cell is unassigned only when it has no gene of the vocabulary or no text reaches a match probability of 0.5.");
   }
-  body += note(fmt::format("Scores are comparable only within one list of texts, here {} texts: the same cell and text score lower in a longer list. Do not use one threshold across lists.",
-                           labelling.texts.size()));
+  body +=
+      note(fmt::format("Scores are comparable only within one list of texts, here {} texts: the same cell and text score lower in a longer "
+                       "list. Do not use one threshold across lists.",
+                       labelling.texts.size()));
   return section("Labels given", body);
 }
 

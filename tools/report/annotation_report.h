@@ -11,7 +11,7 @@
 namespace lc::report {
 
 struct Method {
-  std::string name;  // "LangCell", "logistic regression (PCA)"
+  std::string name, short_name;  // "logistic regression (PCA)", "logistic"
   Metrics metrics;
 };
 
@@ -28,15 +28,15 @@ enum class Calibration : std::uint8_t { uncalibrated, calibrated };
 struct Labelling {  // what `annotate` wrote
   size_t cells = 0, unassigned = 0;
   Calibration calibration = Calibration::uncalibrated;
-  std::vector<std::string> texts;                        // all labels that could be given, in order
-  std::vector<size_t> counts;                            // cells per text
-  std::vector<std::pair<std::string, size_t>> reasons;   // of unassigned cells
+  std::vector<std::string> texts;                       // all labels that could be given, in order
+  std::vector<size_t> counts;                           // cells per text
+  std::vector<std::pair<std::string, size_t>> reasons;  // of unassigned cells
 };
 
 struct AnnotationReport {
-  std::string setting;           // what the cells are to the training data, as the caller states it: "seen types, same donor"; "" = not stated
-  std::string prediction;        // the column that was judged
-  std::vector<Method> methods;   // the judged labels first, then baselines; empty without truth
+  std::string setting;     // what the cells are to the training data, as the caller states it: "seen types, same donor"; "" = not stated
+  std::string prediction;  // the column that was judged
+  std::vector<Method> methods;  // the judged labels first, then baselines; empty without truth
   std::optional<size_t> train_cells;
   std::optional<std::uint64_t> seed;  // of the split
   std::optional<CellMap> map;

@@ -6,15 +6,18 @@
 namespace lc::report {
 namespace {
 
-std::string coverage_table(const DataSummary& data) {
+std::string coverage_table(const std::vector<CoverageFigures>& coverage) {
+  if (coverage.empty()) return "";
   std::vector<std::vector<std::string>> rows;
-  auto add = [&](const char* name, const std::optional<double>& share, const char* meaning) {
-    if (share) rows.push_back({name, percent(*share) + share_bar(*share), meaning});
-  };
-  add("id match", data.id_match, "of the file&#8217;s genes are in the vocabulary (reported only)");
-  add("counts known", data.counts_known, "of all counts lie in genes of the vocabulary (below 60 %: warning, below 30 %: refused)");
-  add("breadth", data.breadth, "of the vocabulary&#8217;s genes are in the file (below 50 %: a gene subset or panel, ranks are not comparable)");
-  return rows.empty() ? "" : table({{"figure", Align::left}, {"share"}, {"what it says", Align::left}}, rows);
+  for (const auto& c : coverage) {
+    rows.push_back({escaped(c.file), percent(c.id_match) + share_bar(c.id_match), percent(c.counts_known) + share_bar(c.counts_known),
+                    percent(c.breadth) + share_bar(c.breadth)});
+  }
+  return table({{"coverage of", Align::left}, {"id match"}, {"counts known"}, {"breadth"}}, rows) +
+         "<p class=\"detail\">Id match: share of the file&#8217;s genes that the gene vocabulary has (reported only). Counts known: share "
+         "of all counts that lie in these genes "
+         "(below 60 %: warning, below 30 %: refused). Breadth: share of the vocabulary that the file has (below 50 %: a gene subset or "
+         "panel, ranks are not comparable).</p>\n";
 }
 
 std::string funnel_table(const std::vector<FunnelRow>& funnel) {
@@ -32,9 +35,9 @@ std::string funnel_table(const std::vector<FunnelRow>& funnel) {
 std::string data_section(const DataSummary& data) {
   std::string body;
   if (!data.facts.empty()) body += facts(data.facts);
-  body += coverage_table(data) + funnel_table(data.funnel);
+  body += coverage_table(data.coverage) + funnel_table(data.funnel);
   for (const auto& warning : data.warnings) body += note(warning);
-  return body.empty() ? "" : section(data.name.empty() ? "Data" : "Data: " + data.name, body);
+  return body.empty() ? "" : section(data.heading, body);
 }
 
 }  // namespace lc::report

@@ -18,6 +18,7 @@ h1 { font-size: 26px; line-height: 1.25; font-weight: 650; letter-spacing: -0.01
 h2 { font-size: 18px; font-weight: 650; margin: 40px 0 10px; }
 p { margin: 8px 0; max-width: 74ch; }
 .subtitle, figcaption, .detail { color: #5b6370; }
+p.detail { font-size: 13px; max-width: 90ch; }
 .note { border-left: 3px solid #b8a13a; background: #fbf9f0; padding: 8px 14px; max-width: 72ch; margin: 12px 0; }
 .tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: 12px; margin: 18px 0; }
 .tile { border: 1px solid #d9dde3; border-radius: 6px; padding: 12px 14px; }
@@ -27,6 +28,7 @@ table { border-collapse: collapse; margin: 12px 0; font-size: 13.5px; font-varia
 th { text-align: left; font-weight: 600; color: #5b6370; border-bottom: 1px solid #aab1bb; padding: 4px 14px 4px 0; vertical-align: bottom; }
 td { border-bottom: 1px solid #e8ebef; padding: 4px 14px 4px 0; vertical-align: top; overflow-wrap: anywhere; }
 th.right, td.right { text-align: right; overflow-wrap: normal; white-space: nowrap; }
+td:first-child { white-space: nowrap; }
 td svg.bar { margin-left: 8px; }
 .wide { overflow-x: auto; }
 figure { margin: 14px 0; }
@@ -80,8 +82,10 @@ void flatten(const std::string& prefix, const nlohmann::json& value, std::vector
 
 std::string page(const std::string& title, const std::string& subtitle, const std::string& body_html) {
   return fmt::format(
-      "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\"/>\n<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"/>\n"
-      "<title>{}</title>\n<style>{}</style>\n</head>\n<body>\n<main>\n<header>\n<h1>{}</h1>\n<div class=\"subtitle\">{}</div>\n</header>\n{}</main>\n</body>\n</html>\n",
+      "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\"/>\n<meta name=\"viewport\" content=\"width=device-width, "
+      "initial-scale=1\"/>\n"
+      "<title>{}</title>\n<style>{}</style>\n</head>\n<body>\n<main>\n<header>\n<h1>{}</h1>\n<div "
+      "class=\"subtitle\">{}</div>\n</header>\n{}</main>\n</body>\n</html>\n",
       escaped(title), kStyle, escaped(title), escaped(subtitle), body_html);
 }
 
@@ -113,8 +117,8 @@ std::string preformatted(const std::string& text) { return fmt::format("<pre>{}<
 std::string tiles(const std::vector<Tile>& tiles) {
   std::string out = "<div class=\"tiles\">\n";
   for (const auto& tile : tiles) {
-    out += fmt::format("<div class=\"tile\"><div>{}</div><div class=\"value\">{}</div><div class=\"detail\">{}</div></div>\n", escaped(tile.name), escaped(tile.value),
-                       escaped(tile.detail));
+    out += fmt::format("<div class=\"tile\"><div>{}</div><div class=\"value\">{}</div><div class=\"detail\">{}</div></div>\n",
+                       escaped(tile.name), escaped(tile.value), escaped(tile.detail));
   }
   return out + "</div>\n";
 }
@@ -125,7 +129,8 @@ std::string table(const std::vector<Column>& columns, const std::vector<std::vec
   out += "</tr></thead>\n<tbody>\n";
   for (const auto& row : rows_html) {
     out += "<tr>";
-    for (size_t k = 0; k < columns.size(); ++k) out += fmt::format("<td{}>{}</td>", css_class(columns[k].align), k < row.size() ? row[k] : "");
+    for (size_t k = 0; k < columns.size(); ++k)
+      out += fmt::format("<td{}>{}</td>", css_class(columns[k].align), k < row.size() ? row[k] : "");
     out += "</tr>\n";
   }
   return out + "</tbody>\n</table></div>\n";
@@ -133,7 +138,8 @@ std::string table(const std::vector<Column>& columns, const std::vector<std::vec
 
 std::string facts(const std::vector<std::pair<std::string, std::string>>& names_and_texts) {
   std::string out = "<div class=\"wide\"><table>\n<tbody>\n";
-  for (const auto& [name, text] : names_and_texts) out += fmt::format("<tr><td class=\"detail\">{}</td><td>{}</td></tr>\n", escaped(name), escaped(text));
+  for (const auto& [name, text] : names_and_texts)
+    out += fmt::format("<tr><td class=\"detail\">{}</td><td>{}</td></tr>\n", escaped(name), escaped(text));
   return out + "</tbody>\n</table></div>\n";
 }
 

@@ -11,7 +11,7 @@ namespace lc::report {
 std::string page(const std::string& title, const std::string& subtitle, const std::string& body_html);
 std::string section(const std::string& heading, const std::string& body_html);
 std::string paragraph(const std::string& text);
-std::string note(const std::string& text);     // a remark the reader must not miss
+std::string note(const std::string& text);  // a remark the reader must not miss
 std::string figure(const std::string& svg, const std::string& caption);
 std::string side_by_side(const std::vector<std::string>& parts_html);
 std::string folded(const std::string& summary, const std::string& body_html);  // closed until clicked
@@ -31,8 +31,8 @@ std::string table(const std::vector<Column>& columns, const std::vector<std::vec
 std::string facts(const std::vector<std::pair<std::string, std::string>>& names_and_texts);  // two columns: what, which
 std::string json_facts(const nlohmann::json& json);  // nested keys become a.b; arrays of plain values one line
 
-std::string percent(double share);           // "86.5 %"; "–" where it is not finite
-std::string score(double value);             // ".865", "1.000"
-std::string grouped(unsigned long long n);   // 12,345
+std::string percent(double share);          // "86.5 %"; "–" where it is not finite
+std::string score(double value);            // ".865", "1.000"
+std::string grouped(unsigned long long n);  // 12,345
 
 }  // namespace lc::report

@@ -2,6 +2,7 @@
 #include "tools/report/run_report.h"
 
 #include <fmt/format.h>
+#include <toml++/toml.h>
 
 #include <algorithm>
 #include <cmath>
@@ -9,6 +10,7 @@
 
 #include "engine/atomic_file.h"
 #include "engine/errors.h"
+#include "models/langcell/data/corpus.h"
 #include "tools/report/html.h"
 
 namespace lc::report {
@@ -105,17 +107,17 @@ std::string loss_chart(const TrainingLog& log, const Objective& objective) {
   chart.x_label = "step";
   chart.y_label = "loss";
   const auto starts = stage_starts(log);
+  chart.x_from = 0;
+  chart.x_to = starts.rbegin()->second + log.steps.back().step;
   for (const auto& stage : starts) add_stage(chart, log, objective.field, stage);
   if (chart.series.empty()) return "";
   for (size_t k = 0; k < chart.series.size(); ++k) {  // one legend entry for all validations
-    const bool again = std::any_of(chart.series.begin(), chart.series.begin() + static_cast<std::ptrdiff_t>(k), [&](const Series& s) { return s.name == chart.series[k].name; });
+    const bool again = std::any_of(chart.series.begin(), chart.series.begin() + static_cast<std::ptrdiff_t>(k),
+                                   [&](const Series& s) { return s.name == chart.series[k].name; });
     if (again) chart.series[k].name.clear();
   }
-  const bool both = std::ranges::count_if(chart.series, [](const Series& s) { return s.name.starts_with("stage"); }) > 1;
-  if (both) {
-    for (const auto& [stage, start] : starts) {
-      if (start > 0) chart.marks.push_back({start, fmt::format("stage {}", stage)});
-    }
+  for (const auto& [stage, start] : starts) {
+    if (start > 0) chart.marks.push_back({start, fmt::format("stage {}", stage)});
   }
   return "<figure>\n" + line_chart(chart) + "</figure>\n";
 }
@@ -184,6 +186,21 @@ std::string validation_table(const TrainingLog& log) {
   return folded(fmt::format("Validation on the holdout ({} times)", log.validations.size()), table(columns, rows));
 }
 
+std::vector<std::string> corpora_of(const std::string& config) {
+  std::vector<std::string> paths;
+  try {
+    const toml::table table_of_config = toml::parse(config);
+    if (const toml::array* corpora = table_of_config["data"]["corpus"].as_array()) {
+      for (const auto& entry : *corpora) {
+        if (const auto path = entry.value<std::string>()) paths.push_back(*path);
+      }
+    }
+  } catch (const toml::parse_error&) {
+    return {};  // the report shows the text as it is
+  }
+  return paths;
+}
+
 }  // namespace
 
 TrainingLog parse_training_log(std::string_view lines, const std::string& where) {
@@ -210,7 +227,9 @@ TrainingLog parse_training_log(std::string_view lines, const std::string& where)
 bool is_run_folder(const fs::path& path) { return fs::is_directory(path) && fs::exists(path / "train.jsonl"); }
 
 RunFolder read_run_folder(const fs::path& path) {
-  if (!is_run_folder(path)) throw DataError(fmt::format("{}: not a run folder: it has no train.jsonl; give the folder of `langcell pretrain --run`", path.string()));
+  if (!is_run_folder(path))
+    throw DataError(
+        fmt::format("{}: not a run folder: it has no train.jsonl; give the folder of `langcell pretrain --run`", path.string()));
   RunFolder run;
   run.name = fs::weakly_canonical(path).filename().string();
   run.log = parse_training_log(read_file(path / "train.jsonl"), (path / "train.jsonl").string());
@@ -222,6 +241,28 @@ RunFolder read_run_folder(const fs::path& path) {
   return run;
 }
 
+std::vector<DataSummary> training_data(const RunFolder& run) {
+  std::vector<DataSummary> out;
+  for (const auto& path : corpora_of(run.config)) {
+    if (!fs::exists(path)) continue;
+    const Corpus corpus = Corpus::open(path);
+    DataSummary data;
+    data.heading = "Training data: " + fs::path(path).filename().string();
+    data.facts = {{"cells", grouped(corpus.cells())},
+                  {"gene tokens", grouped(corpus.tokens())},
+                  {"genes in the vocabulary", grouped(corpus.vocabulary().genes().size())},
+                  {"distinct texts", grouped(corpus.all_texts().size())}};
+    for (const auto& input : corpus.inputs()) data.coverage.push_back({input.file, input.id_match, input.counts_known, input.breadth});
+    const Funnel funnel = corpus.funnel();
+    data.funnel = {{"read", funnel.read}};
+    for (const auto& [reason, cells] : funnel.dropped) data.funnel.push_back({"dropped: " + reason, cells});
+    data.funnel.push_back({"kept", funnel.kept});
+    for (const auto& [what, cells] : funnel.noted) data.funnel.push_back({"of these " + what, cells});
+    out.push_back(std::move(data));
+  }
+  return out;
+}
+
 std::string training_section(const TrainingLog& log) {
   if (log.steps.empty()) return section("Training", paragraph("No step has been logged yet."));
   std::vector<std::string> charts;
@@ -230,16 +271,21 @@ std::string training_section(const TrainingLog& log) {
     if (!chart.empty()) charts.push_back(std::move(chart));
   }
   std::string body = losses_table(log);
-  body += "<p class=\"detail\">Each pair: mean over the first and over the last tenth of the stage&#8217;s logged steps. Speeds: medians.</p>\n";
+  body +=
+      "<p class=\"detail\">Each pair: mean over the first and over the last tenth of the stage&#8217;s logged steps. Speeds: "
+      "medians.</p>\n";
   body += side_by_side(charts);
-  body += "<p class=\"detail\">Faint: single logged steps; strong: running mean. Contrastive losses are cross-entropy minus the entropy of the targets: 0 is perfect.</p>\n";
+  body +=
+      "<p class=\"detail\">Faint: single logged steps; strong: running mean. Contrastive losses are cross-entropy minus the entropy of the "
+      "targets: 0 is perfect.</p>\n";
   return section("Training", body + validation_table(log));
 }
 
 std::string provenance_section(const RunFolder& run) {
   std::string body;
   if (!run.manifest.is_null()) body += folded("Version, machine and data files (manifest.json)", json_facts(run.manifest));
-  if (!run.config.empty()) body += folded("Resolved configuration: starts the same run again (config.resolved.toml)", preformatted(run.config));
+  if (!run.config.empty())
+    body += folded("Resolved configuration: starts the same run again (config.resolved.toml)", preformatted(run.config));
   return body.empty() ? "" : section("How it was made", body);
 }
 

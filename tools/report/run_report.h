@@ -3,10 +3,11 @@
 #include <filesystem>
 #include <map>
 #include <nlohmann/json.hpp>
-#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
+
+#include "tools/report/data_summary.h"
 
 namespace lc::report {
 
@@ -26,12 +27,13 @@ TrainingLog parse_training_log(std::string_view lines, const std::string& where)
 struct RunFolder {
   std::string name;
   TrainingLog log;
-  std::string config;                // config.resolved.toml, "" when missing
-  nlohmann::json manifest;           // manifest.json, null when missing
+  std::string config;       // config.resolved.toml, "" when missing
+  nlohmann::json manifest;  // manifest.json, null when missing
 };
 bool is_run_folder(const std::filesystem::path& path);
 RunFolder read_run_folder(const std::filesystem::path& path);  // DataError when it is no run folder
 
+std::vector<DataSummary> training_data(const RunFolder& run);  // of each corpus that the configuration names and that is still there
 std::string training_section(const TrainingLog& log);
 std::string provenance_section(const RunFolder& run);  // configuration and machine
 

@@ -12,7 +12,8 @@ namespace lc::report {
 namespace {
 
 // Paul Tol's "muted" scheme, ordered so that neighbours differ in lightness; sand is darkened for a white page.
-constexpr std::array<const char*, 9> kColors = {"#332288", "#cc6677", "#44aa99", "#b8a13a", "#882255", "#5fb0d9", "#117733", "#aa4499", "#808020"};
+constexpr std::array<const char*, 9> kColors = {"#332288", "#cc6677", "#44aa99", "#b8a13a", "#882255",
+                                                "#5fb0d9", "#117733", "#aa4499", "#808020"};
 constexpr const char* kInk = "#24292f";
 constexpr const char* kMuted = "#6b7280";
 constexpr const char* kGrid = "#e5e7eb";
@@ -54,7 +55,8 @@ std::string text(double x, double y, const std::string& attributes, std::string_
 }
 
 double width_of(std::string_view words) {
-  return kEm * static_cast<double>(std::ranges::count_if(words, [](char c) { return (static_cast<unsigned char>(c) & 0xC0) != 0x80; }));  // UTF-8 code points
+  return kEm * static_cast<double>(std::ranges::count_if(
+                   words, [](char c) { return (static_cast<unsigned char>(c) & 0xC0) != 0x80; }));  // UTF-8 code points
 }
 
 std::string number(double v) {
@@ -62,19 +64,35 @@ std::string number(double v) {
   return fmt::format("{:.10g}", v);
 }
 
+// All ticks of an axis with the decimals their step needs.
+std::vector<std::string> tick_texts(const std::vector<double>& ticks) {
+  std::vector<std::string> texts;
+  const double step = ticks.size() > 1 ? ticks[1] - ticks[0] : 1;
+  const int decimals = std::clamp(static_cast<int>(std::ceil(-std::log10(step) - 1e-9)), 0, 9);
+  for (double tick : ticks) {
+    const double rounded = std::abs(tick) < step * 1e-6 ? 0.0 : tick;
+    texts.push_back(decimals > 4 || std::abs(tick) >= 1e6 ? fmt::format("{:.3g}", rounded) : fmt::format("{:.{}f}", rounded, decimals));
+  }
+  return texts;
+}
+
 std::string axes(const Frame& f, const std::string& x_label, const std::string& y_label) {
   std::string out;
-  for (double tick : axis_ticks(f.y.low, f.y.high, 5)) {
-    const double y = f.at_y(tick);
+  const auto y_ticks = axis_ticks(f.y.low, f.y.high, 5), x_ticks = axis_ticks(f.x.low, f.x.high, 6);
+  const auto y_texts = tick_texts(y_ticks), x_texts = tick_texts(x_ticks);
+  for (size_t k = 0; k < y_ticks.size(); ++k) {
+    const double y = f.at_y(y_ticks[k]);
     out += fmt::format("<line x1=\"{:.1f}\" x2=\"{:.1f}\" y1=\"{:.1f}\" y2=\"{:.1f}\" stroke=\"{}\"/>\n", f.left, f.right, y, y, kGrid);
-    out += text(f.left - 6, y + 3.5, fmt::format("text-anchor=\"end\" fill=\"{}\"", kMuted), number(tick));
+    out += text(f.left - 6, y + 3.5, fmt::format("text-anchor=\"end\" fill=\"{}\"", kMuted), y_texts[k]);
   }
-  for (double tick : axis_ticks(f.x.low, f.x.high, 6)) {
-    const double x = f.at_x(tick);
-    out += fmt::format("<line x1=\"{:.1f}\" x2=\"{:.1f}\" y1=\"{:.1f}\" y2=\"{:.1f}\" stroke=\"{}\"/>\n", x, x, f.bottom, f.bottom + 4, kMuted);
-    out += text(x, f.bottom + 16, fmt::format("text-anchor=\"middle\" fill=\"{}\"", kMuted), number(tick));
+  for (size_t k = 0; k < x_ticks.size(); ++k) {
+    const double x = f.at_x(x_ticks[k]);
+    out += fmt::format("<line x1=\"{:.1f}\" x2=\"{:.1f}\" y1=\"{:.1f}\" y2=\"{:.1f}\" stroke=\"{}\"/>\n", x, x, f.bottom, f.bottom + 4,
+                       kMuted);
+    out += text(x, f.bottom + 16, fmt::format("text-anchor=\"middle\" fill=\"{}\"", kMuted), x_texts[k]);
   }
-  out += fmt::format("<line x1=\"{:.1f}\" x2=\"{:.1f}\" y1=\"{:.1f}\" y2=\"{:.1f}\" stroke=\"{}\"/>\n", f.left, f.right, f.bottom, f.bottom, kMuted);
+  out += fmt::format("<line x1=\"{:.1f}\" x2=\"{:.1f}\" y1=\"{:.1f}\" y2=\"{:.1f}\" stroke=\"{}\"/>\n", f.left, f.right, f.bottom, f.bottom,
+                     kMuted);
   out += text((f.left + f.right) / 2, f.bottom + 33, fmt::format("text-anchor=\"middle\" fill=\"{}\"", kMuted), x_label);
   const double middle = (f.top + f.bottom) / 2;
   out += text(12, middle, fmt::format("text-anchor=\"middle\" fill=\"{}\" transform=\"rotate(-90 12 {:.1f})\"", kMuted, middle), y_label);
@@ -89,8 +107,10 @@ std::string series_path(const Frame& f, const Series& s) {
   if (s.stroke == Stroke::points) {
     for (size_t i = 0; i < n; ++i) {
       if (!std::isfinite(s.y[i])) continue;
-      out += fmt::format("<circle cx=\"{:.1f}\" cy=\"{:.1f}\" r=\"3.2\" fill=\"#fff\" stroke=\"{}\" stroke-width=\"1.6\"><title>{}: {} at {}</title></circle>\n",
-                         f.at_x(s.x[i]), f.at_y(s.y[i]), s.color, escaped(s.name), number(s.y[i]), number(s.x[i]));
+      out += fmt::format(
+          "<circle cx=\"{:.1f}\" cy=\"{:.1f}\" r=\"3.2\" fill=\"#fff\" stroke=\"{}\" stroke-width=\"1.6\"><title>{}: {} at "
+          "{}</title></circle>\n",
+          f.at_x(s.x[i]), f.at_y(s.y[i]), s.color, escaped(s.name), number(s.y[i]), number(s.x[i]));
     }
     return out;
   }
@@ -106,8 +126,8 @@ std::string series_path(const Frame& f, const Series& s) {
   }
   if (path.empty()) return out;
   const bool faint = s.stroke == Stroke::faint;
-  return fmt::format("<path d=\"{}\" fill=\"none\" stroke=\"{}\" stroke-width=\"{}\" stroke-opacity=\"{}\" stroke-linejoin=\"round\"/>\n", path, s.color,
-                     faint ? 1.0 : 2.0, faint ? 0.3 : 1.0);
+  return fmt::format("<path d=\"{}\" fill=\"none\" stroke=\"{}\" stroke-width=\"{}\" stroke-opacity=\"{}\" stroke-linejoin=\"round\"/>\n",
+                     path, s.color, faint ? 1.0 : 2.0, faint ? 0.3 : 1.0);
 }
 
 std::string chart_legend(const LineChart& chart, const Frame& f) {
@@ -121,8 +141,8 @@ std::string chart_legend(const LineChart& chart, const Frame& f) {
     if (s.stroke == Stroke::points) {
       out += fmt::format("<circle cx=\"{:.1f}\" cy=\"9\" r=\"3.2\" fill=\"#fff\" stroke=\"{}\" stroke-width=\"1.6\"/>\n", x - 9, s.color);
     } else {
-      out += fmt::format("<line x1=\"{:.1f}\" x2=\"{:.1f}\" y1=\"9\" y2=\"9\" stroke=\"{}\" stroke-width=\"2\" stroke-opacity=\"{}\"/>\n", x - 19, x - 5, s.color,
-                         s.stroke == Stroke::faint ? 0.4 : 1.0);
+      out += fmt::format("<line x1=\"{:.1f}\" x2=\"{:.1f}\" y1=\"9\" y2=\"9\" stroke=\"{}\" stroke-width=\"2\" stroke-opacity=\"{}\"/>\n",
+                         x - 19, x - 5, s.color, s.stroke == Stroke::faint ? 0.4 : 1.0);
     }
     x -= 32;
   }
@@ -133,13 +153,17 @@ std::string chart_legend(const LineChart& chart, const Frame& f) {
 std::string marker(size_t category, double x, double y, double size) {
   const std::string fill = category_color(category);
   switch (category / kColors.size() % 4) {
-    case 0: return fmt::format("<circle cx=\"{:.1f}\" cy=\"{:.1f}\" r=\"{:.1f}\" fill=\"{}\"", x, y, size, fill);
-    case 1: return fmt::format("<rect x=\"{:.1f}\" y=\"{:.1f}\" width=\"{:.1f}\" height=\"{:.1f}\" fill=\"{}\"", x - size, y - size, 2 * size, 2 * size, fill);
+    case 0:
+      return fmt::format("<circle cx=\"{:.1f}\" cy=\"{:.1f}\" r=\"{:.1f}\" fill=\"{}\"", x, y, size, fill);
+    case 1:
+      return fmt::format("<rect x=\"{:.1f}\" y=\"{:.1f}\" width=\"{:.1f}\" height=\"{:.1f}\" fill=\"{}\"", x - size, y - size, 2 * size,
+                         2 * size, fill);
     case 2:
-      return fmt::format("<path d=\"M{:.1f} {:.1f}l{:.1f} {:.1f}h{:.1f}z\" fill=\"{}\"", x, y - 1.3 * size, 1.2 * size, 2.2 * size, -2.4 * size, fill);
+      return fmt::format("<path d=\"M{:.1f} {:.1f}l{:.1f} {:.1f}h{:.1f}z\" fill=\"{}\"", x, y - 1.3 * size, 1.2 * size, 2.2 * size,
+                         -2.4 * size, fill);
     default:
-      return fmt::format("<path d=\"M{:.1f} {:.1f}l{:.1f} {:.1f}l{:.1f} {:.1f}l{:.1f} {:.1f}z\" fill=\"{}\"", x, y - 1.4 * size, 1.2 * size, 1.4 * size, -1.2 * size,
-                         1.4 * size, -1.2 * size, -1.4 * size, fill);
+      return fmt::format("<path d=\"M{:.1f} {:.1f}l{:.1f} {:.1f}l{:.1f} {:.1f}l{:.1f} {:.1f}z\" fill=\"{}\"", x, y - 1.4 * size, 1.2 * size,
+                         1.4 * size, -1.2 * size, 1.4 * size, -1.2 * size, -1.4 * size, fill);
   }
 }
 
@@ -178,7 +202,8 @@ std::string names_at_medians(const Scatter& chart, const Frame& f) {
       }
     }
     out += text(placed[i].x, std::min(placed[i].y + 4, f.bottom - 3),
-                "text-anchor=\"middle\" font-weight=\"600\" stroke=\"#fff\" stroke-width=\"3.5\" stroke-linejoin=\"round\" paint-order=\"stroke\" pointer-events=\"none\"",
+                "text-anchor=\"middle\" font-weight=\"600\" stroke=\"#fff\" stroke-width=\"3.5\" stroke-linejoin=\"round\" "
+                "paint-order=\"stroke\" pointer-events=\"none\"",
                 chart.categories[placed[i].category]);
   }
   return out;
@@ -197,10 +222,18 @@ std::string escaped(std::string_view words) {
   std::string out;
   for (char c : words) {
     switch (c) {
-      case '&': out += "&amp;"; break;
-      case '<': out += "&lt;"; break;
-      case '>': out += "&gt;"; break;
-      case '"': out += "&quot;"; break;
+      case '&':
+        out += "&amp;";
+        break;
+      case '<':
+        out += "&lt;";
+        break;
+      case '>':
+        out += "&gt;";
+        break;
+      case '"':
+        out += "&quot;";
+        break;
       default:
         if (static_cast<unsigned char>(c) < 0x20 && c != '\n' && c != '\t') {
           out += "\xEF\xBF\xBD";
@@ -232,12 +265,15 @@ std::string line_chart(const LineChart& chart) {
       f.y.take(s.y[i]);
     }
   }
+  f.x.take(chart.x_from);
+  f.x.take(chart.x_to);
   f.x.widen(0.0);
   f.y.widen(0.05);
   std::string out = open_svg(chart.width, chart.height, chart.title) + heading(chart.title) + axes(f, chart.x_label, chart.y_label);
   for (const auto& m : chart.marks) {
     const double x = f.at_x(m.x);
-    out += fmt::format("<line x1=\"{:.1f}\" x2=\"{:.1f}\" y1=\"{:.1f}\" y2=\"{:.1f}\" stroke=\"{}\" stroke-dasharray=\"3 3\"/>\n", x, x, f.top, f.bottom, kMuted);
+    out += fmt::format("<line x1=\"{:.1f}\" x2=\"{:.1f}\" y1=\"{:.1f}\" y2=\"{:.1f}\" stroke=\"{}\" stroke-dasharray=\"3 3\"/>\n", x, x,
+                       f.top, f.bottom, kMuted);
     out += text(x + 4, f.top + 9, fmt::format("fill=\"{}\"", kMuted), m.text);
   }
   for (const auto& s : chart.series) out += series_path(f, s);
@@ -248,7 +284,7 @@ std::string confusion_map(const ConfusionMap& map) {
   const size_t n = map.labels.size();
   double longest = 4 * kEm;
   for (const auto& label : map.labels) longest = std::max(longest, width_of(label));
-  const double cell = n <= 12 ? 46 : n <= 24 ? 30 : 16, left = longest + 34, top = 24;
+  const double cell = n <= 12 ? 46 : n <= 24 ? 30 : 16, left = longest * 1.06 + 44, top = 24;
   const double side = cell * static_cast<double>(n), slanted = longest * 0.72 + 14;
   std::string out = open_svg(left + side + slanted, top + side + slanted + 22, "Confusion matrix");
   out += text(left, 14, fmt::format("fill=\"{}\"", kMuted), "shade: share of the true class");
@@ -259,11 +295,13 @@ std::string confusion_map(const ConfusionMap& map) {
       const double x = left + cell * static_cast<double>(p);
       const size_t count = map.counts[t][p];
       const double share = map.support[t] > 0 ? static_cast<double>(count) / static_cast<double>(map.support[t]) : 0;
-      out += fmt::format("<g><title>true {}, labelled {}: {} of {} ({:.1f} %)</title><rect x=\"{:.1f}\" y=\"{:.1f}\" width=\"{:.1f}\" height=\"{:.1f}\" fill=\"{}\" stroke=\"#fff\"/>",
-                         escaped(map.labels[t]), escaped(map.labels[p]), count, map.support[t], 100 * share, x, y, cell, cell, shade(share));
+      out += fmt::format(
+          "<g><title>true {}, labelled {}: {} of {} ({:.1f} %)</title><rect x=\"{:.1f}\" y=\"{:.1f}\" width=\"{:.1f}\" height=\"{:.1f}\" "
+          "fill=\"{}\" stroke=\"#fff\"/>",
+          escaped(map.labels[t]), escaped(map.labels[p]), count, map.support[t], 100 * share, x, y, cell, cell, shade(share));
       if (count > 0 && cell >= 30) {
-        out += fmt::format("<text x=\"{:.1f}\" y=\"{:.1f}\" text-anchor=\"middle\" fill=\"{}\"{}>{}</text>", x + cell / 2, y + cell / 2 + 4, share > 0.45 ? "#fff" : kInk,
-                           t == p ? " font-weight=\"600\"" : "", count);
+        out += fmt::format("<text x=\"{:.1f}\" y=\"{:.1f}\" text-anchor=\"middle\" fill=\"{}\"{}>{}</text>", x + cell / 2, y + cell / 2 + 4,
+                           share > 0.45 ? "#fff" : kInk, t == p ? " font-weight=\"600\"" : "", count);
       }
       out += "</g>\n";
     }
@@ -272,7 +310,8 @@ std::string confusion_map(const ConfusionMap& map) {
     const double x = left + cell * (static_cast<double>(p) + 0.5), y = top + side + 14;
     out += text(x - 4, y, fmt::format("transform=\"rotate(45 {:.1f} {:.1f})\"", x - 4, y), map.labels[p]);
   }
-  out += text(12, top + side / 2, fmt::format("text-anchor=\"middle\" fill=\"{}\" transform=\"rotate(-90 12 {:.1f})\"", kMuted, top + side / 2), "truth");
+  out += text(12, top + side / 2,
+              fmt::format("text-anchor=\"middle\" fill=\"{}\" transform=\"rotate(-90 12 {:.1f})\"", kMuted, top + side / 2), "truth");
   out += text(left - 8, top + side + 16, fmt::format("text-anchor=\"end\" fill=\"{}\"", kMuted), "label");
   return out + "</svg>\n";
 }
@@ -304,7 +343,8 @@ std::string scatter(const Scatter& chart) {
 std::string category_legend(const std::vector<std::string>& categories) {
   std::string out = "<ul class=\"legend\">\n";
   for (size_t c = 0; c < categories.size(); ++c) {
-    out += fmt::format("<li><svg xmlns=\"http://www.w3.org/2000/svg\" width=\"12\" height=\"12\">{}/></svg> {}</li>\n", marker(c, 6, 6, 4.5), escaped(categories[c]));
+    out += fmt::format("<li><svg xmlns=\"http://www.w3.org/2000/svg\" width=\"12\" height=\"12\">{}/></svg> {}</li>\n",
+                       marker(c, 6, 6, 4.5), escaped(categories[c]));
   }
   return out + "</ul>\n";
 }

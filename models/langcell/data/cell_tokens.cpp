@@ -92,4 +92,12 @@ std::vector<std::uint64_t> CellTokenizer::fingerprints(const CountBlock& block, 
   return prints;
 }
 
+bool SeenCells::insert(std::uint64_t fingerprint) {
+  size_t slot = fingerprint % slots_.size();
+  while (slots_[slot] != 0 && slots_[slot] != fingerprint) slot = slot + 1 == slots_.size() ? 0 : slot + 1;
+  if (slots_[slot] == fingerprint) return false;
+  slots_[slot] = fingerprint;
+  return true;
+}
+
 }  // namespace lc

@@ -39,4 +39,14 @@ class CellTokenizer {
   std::int64_t max_genes_, known_genes_ = 0, repeated_columns_ = 0;
 };
 
+// Fingerprints met so far, in about nine bytes each; room for `most` is taken at once.
+class SeenCells {
+ public:
+  explicit SeenCells(std::uint64_t most) : slots_(most + most / 8 + 1, 0) {}
+  bool insert(std::uint64_t fingerprint);  // not 0; false: met before
+
+ private:
+  std::vector<std::uint64_t> slots_;
+};
+
 }  // namespace lc

@@ -182,10 +182,15 @@ std::vector<std::string> Corpus::column(const std::string& key) const {
 }
 
 std::vector<CorpusInput> Corpus::inputs() const {
-  const auto files = file_.at("inputs/file").read_strings(), hashes = file_.at("inputs/sha256").read_strings(), counts = file_.at("inputs/counts").read_strings();
-  const auto cells = file_.at("inputs/cells").read<std::uint64_t>();
+  const Hdf5 group = file_.at("inputs");
+  const auto files = group.at("file").read_strings(), hashes = group.at("sha256").read_strings(), counts = group.at("counts").read_strings();
+  const auto cells = group.at("cells").read<std::uint64_t>();
+  const auto id_match = group.at("id_match").read<double>(), known = group.at("counts_known").read<double>(), breadth = group.at("breadth").read<double>();
+  const size_t n = files.size();
+  for (const size_t rows : {hashes.size(), counts.size(), cells.size(), id_match.size(), known.size(), breadth.size()})
+    if (rows != n) throw DataError(fmt::format("{}: its columns differ in length", group.where()));
   std::vector<CorpusInput> inputs;
-  for (size_t i = 0; i < std::min({files.size(), hashes.size(), counts.size(), cells.size()}); ++i) inputs.push_back({files[i], hashes[i], counts[i], cells[i]});
+  for (size_t i = 0; i < n; ++i) inputs.push_back({files[i], hashes[i], counts[i], cells[i], id_match[i], known[i], breadth[i]});
   return inputs;
 }
 

@@ -29,6 +29,7 @@ struct Funnel {
 struct CorpusInput {
   std::string file, sha256, counts;  // counts: the matrix the cells were read from, e.g. "raw/X"
   std::uint64_t cells = 0;
+  double id_match = 0, counts_known = 0, breadth = 0;  // how much of the file the vocabulary knows (SPEC §2), 0 to 1
 };
 
 struct CorpusCell {

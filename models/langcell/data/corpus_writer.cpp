@@ -127,16 +127,23 @@ void write_texts(const Hdf5& file, const Texts& texts) {
 void write_inputs(const Hdf5& file, std::span<const CorpusInput> inputs) {
   std::vector<std::string> files, hashes, counts;
   std::vector<std::uint64_t> cells;
+  std::vector<double> id_match, counts_known, breadth;
   for (const CorpusInput& input : inputs) {
     files.push_back(input.file);
     hashes.push_back(input.sha256);
     counts.push_back(input.counts);
     cells.push_back(input.cells);
+    id_match.push_back(input.id_match);
+    counts_known.push_back(input.counts_known);
+    breadth.push_back(input.breadth);
   }
   file.write_strings("inputs/file", files);
   file.write_strings("inputs/sha256", hashes);
   file.write_strings("inputs/counts", counts);
   file.write<std::uint64_t>("inputs/cells", cells);
+  file.write<double>("inputs/id_match", id_match);
+  file.write<double>("inputs/counts_known", counts_known);
+  file.write<double>("inputs/breadth", breadth);
 }
 
 // From scratch to its dataset, converted where the file keeps it narrower; returns its hash.

@@ -35,6 +35,13 @@ template <class T> std::optional<T> number(std::string_view text) {
   return value;
 }
 
+std::string_view without_version(std::string_view id) {  // ENSG00000000003.15 -> ENSG00000000003
+  const size_t dot = id.rfind('.');
+  if (dot == std::string_view::npos || dot + 1 == id.size() || !id.starts_with("ENS")) return id;
+  const auto is_digit = [](char c) { return c >= '0' && c <= '9'; };
+  return std::all_of(id.begin() + static_cast<std::ptrdiff_t>(dot) + 1, id.end(), is_digit) ? id.substr(0, dot) : id;
+}
+
 struct Row {
   std::int32_t token = 0;
   Gene gene;
@@ -62,13 +69,6 @@ Row parse_row(std::string_view line, std::string where) {
 }
 
 }  // namespace
-
-std::string_view without_version(std::string_view id) {
-  const size_t dot = id.rfind('.');
-  if (dot == std::string_view::npos || dot + 1 == id.size() || !id.starts_with("ENS")) return id;
-  const auto is_digit = [](char c) { return c >= '0' && c <= '9'; };
-  return std::all_of(id.begin() + static_cast<std::ptrdiff_t>(dot) + 1, id.end(), is_digit) ? id.substr(0, dot) : id;
-}
 
 GeneVocabulary::GeneVocabulary(std::vector<Gene> genes) : genes_(std::move(genes)) {
   token_of_.reserve(genes_.size());

@@ -19,8 +19,6 @@ struct Gene {
   double median = 0;
 };
 
-std::string_view without_version(std::string_view ensembl_id);  // ENSG00000000003.15 -> ENSG00000000003
-
 class GeneVocabulary {
  public:
   static constexpr std::int32_t pad = 0, mask = 1, first_gene = 2;

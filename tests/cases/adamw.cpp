@@ -1,0 +1,129 @@
+// adamw over three steps, and gradient_norm, against the formulas in double (Loshchilov & Hutter 2019, algorithm 2).
+#include <algorithm>
+#include <cmath>
+
+#include "tests/support/op_case.h"
+
+namespace lc::test {
+namespace {
+
+using kernels::Segment;
+constexpr int kSteps = 3;
+constexpr float kClip = 0.5f, kRate = 0.05f;
+enum class Output : std::uint8_t { master, moment1, moment2, storage_error };
+
+struct Setting {
+  std::int64_t elements = 0;
+  std::vector<Segment> segments;
+};
+
+struct State {
+  std::vector<float> master, moment1, moment2;
+  std::vector<bf16> storage;
+};
+
+// inputs: the parameters, then the gradients of each step.
+template <class T> State run_steps(const Setting& s, const std::vector<Tensor>& in) {
+  const auto n = static_cast<std::size_t>(s.elements);
+  State state{in[0].to_host<float>(), std::vector<float>(n), std::vector<float>(n), {}};
+  for (const float p : state.master) state.storage.push_back(from_float<bf16>(p));
+  for (int step = 0; step < kSteps; ++step) {
+    T* storage = nullptr;
+    if constexpr (std::is_same_v<T, bf16>) storage = state.storage.data();
+    kernels::adamw<Device::cpu>({}, kernels::AdamW<T>{.master = state.master.data(), .moment1 = state.moment1.data(), .moment2 = state.moment2.data(),
+                                                      .gradient = in[static_cast<std::size_t>(step) + 1].template data<float>(), .storage = storage,
+                                                      .segments = s.segments.data(), .count = static_cast<std::int64_t>(s.segments.size()), .clip_factor = &kClip,
+                                                      .lr = kRate, .step = step + 1});
+  }
+  return state;
+}
+
+Tensor output_of(const State& s, Output wanted) {
+  if (wanted == Output::moment1) return Tensor::from(s.moment1);
+  if (wanted == Output::moment2) return Tensor::from(s.moment2);
+  if (wanted == Output::master) return Tensor::from(s.master);
+  std::vector<float> errors;
+  for (std::size_t i = 0; i < s.master.size(); ++i) errors.push_back(to_float(s.storage[i]) - to_float(from_float<bf16>(s.master[i])));
+  return Tensor::from(errors);
+}
+
+Values reference(const Setting& s, const std::vector<Values>& in, Output wanted) {
+  Values p = in[0], m(p.size()), v(p.size());
+  const double beta1 = 0.9f, beta2 = 0.999f;
+  for (int step = 1; step <= kSteps; ++step) {
+    for (const Segment& segment : s.segments) {
+      for (std::int64_t i = segment.offset; !segment.frozen && i < segment.offset + segment.length; ++i) {
+        const double g = in[step][i] * static_cast<double>(kClip);
+        m[i] = beta1 * m[i] + (1 - beta1) * g;
+        v[i] = beta2 * v[i] + (1 - beta2) * g * g;
+        const double first = m[i] / (1 - std::pow(beta1, step)), second = v[i] / (1 - std::pow(beta2, step));
+        p[i] = p[i] * (1 - static_cast<double>(kRate) * static_cast<double>(segment.decay)) - static_cast<double>(kRate) * first / (std::sqrt(second) + 1e-8);
+      }
+    }
+  }
+  if (wanted == Output::storage_error) return Values(p.size(), 0.0);
+  return wanted == Output::master ? p : wanted == Output::moment1 ? m : v;
+}
+
+OpCase step_case(const std::string& name, const Setting& s, Output wanted) {
+  OpCase c;
+  c.word = "adamw", c.name = name, c.inputs = {{"parameters", Shape{s.elements}, Role::vector, 1, 0, false}};
+  for (int step = 0; step < kSteps; ++step) c.inputs.push_back({"gradient", {s.elements}, Role::vector, 0.3, 0, false});
+  c.run = [=](const std::vector<Tensor>& in) {
+    return output_of(wanted == Output::storage_error ? run_steps<bf16>(s, in) : run_steps<float>(s, in), wanted);
+  };
+  c.reference = [=](const std::vector<Values>& in) { return reference(s, in, wanted); };
+  c.tolerance = c.tolerance_bf16 = 1e-6;
+  c.bytes = 28.0 * kSteps * static_cast<double>(s.elements);
+  return c;
+}
+
+// Gradients so small that the 1e-6 beside the norm shows.
+OpCase norm_case(const std::string& name, const Setting& s, float clip) {
+  OpCase c;
+  c.word = "adamw", c.name = name, c.inputs = {{"gradient", Shape{s.elements}, Role::vector, 0.003, 0, false}};
+  c.run = [=](const std::vector<Tensor>& in) {
+    std::vector<float> out(2, -1.0f);
+    kernels::gradient_norm<Device::cpu>({}, {.gradient = in[0].data<float>(), .segments = s.segments.data(), .count = static_cast<std::int64_t>(s.segments.size()),
+                                             .clip = clip, .norm = &out[0], .clip_factor = &out[1]});
+    return Tensor::from(out);
+  };
+  c.reference = [=](const std::vector<Values>& in) {
+    double squares = 0;
+    for (const Segment& segment : s.segments) {
+      for (std::int64_t i = segment.offset; !segment.frozen && i < segment.offset + segment.length; ++i) squares += in[0][i] * in[0][i];
+    }
+    const double norm = std::sqrt(squares);
+    return Values{norm, clip > 0 ? std::min(1.0, static_cast<double>(clip) / (norm + 1e-6)) : 1.0};
+  };
+  c.tolerance = c.tolerance_bf16 = 1e-7;
+  c.bytes = 4.0 * static_cast<double>(s.elements);
+  return c;
+}
+
+}  // namespace
+
+std::vector<OpCase> adamw_cases() {
+  const Setting mixed{20000, {{0, 33, 0.1f, 0}, {40, 17001, 0.01f, 0}, {17050, 65, 0, 1}, {17200, 2799, 0, 0}, {19999, 1, 0, 0}}};
+  const Setting nothing{5, {}}, frozen{5, {{0, 5, 0.1f, 1}}}, large{9'000'000, {{0, 9'000'000, 0.001f, 0}}};
+  std::vector<OpCase> cases = {
+      step_case("parameters", mixed, Output::master),
+      step_case("first moment", mixed, Output::moment1),
+      step_case("second moment", mixed, Output::moment2),
+      step_case("storage is the rounded parameter", {16, {{0, 7, 0.1f, 0}, {7, 9, 0, 1}}}, Output::storage_error),
+      step_case("no segments", nothing, Output::master),
+      step_case("all frozen", frozen, Output::master),
+      norm_case("norm, clipped", mixed, 0.1f),
+      norm_case("norm, below the limit", mixed, 1e6f),
+      norm_case("norm, no clipping", mixed, 0),
+      norm_case("norm of nothing", nothing, 1),
+      step_case("nine million parameters", large, Output::master),
+      norm_case("norm of nine million", large, 1),
+  };
+  for (std::size_t i = cases.size() - 2; i < cases.size(); ++i) cases[i].benchmark_only = true;
+  return cases;
+}
+
+std::vector<WrongCall> adamw_wrong_calls() { return {}; }
+
+}  // namespace lc::test

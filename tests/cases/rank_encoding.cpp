@@ -1,0 +1,104 @@
+// rank_encoding against a sort of the whole cell; exact, because the order is decided by the last bit. Numbers leave as floats.
+#include <algorithm>
+#include <map>
+
+#include "tests/support/op_case.h"
+
+namespace lc::test {
+namespace {
+
+struct Cells {
+  std::vector<std::int64_t> indptr{0};
+  std::vector<std::int32_t> columns{}, token_of_column{};
+  std::vector<float> counts{}, n_counts{};
+  std::vector<double> medians{};
+  std::int64_t max_tokens = 0;
+  std::int64_t cells() const { return static_cast<std::int64_t>(n_counts.size()); }
+};
+
+Tensor run(const Cells& c) {
+  const auto places = static_cast<std::size_t>(c.cells() * c.max_tokens);
+  std::vector<std::int32_t> tokens(places, -1), lengths(c.n_counts.size(), -1);
+  kernels::rank_encoding<Device::cpu>({}, {.cells = c.cells(), .indptr = c.indptr.data(), .columns = c.columns.data(), .counts = c.counts.data(),
+                                           .n_counts = c.n_counts.data(), .token_of_column = c.token_of_column.data(), .median_of_token = c.medians.data(),
+                                           .max_tokens = c.max_tokens, .tokens = tokens.data(), .lengths = lengths.data()});
+  std::vector<float> all(tokens.begin(), tokens.end());
+  all.insert(all.end(), lengths.begin(), lengths.end());
+  return Tensor::from(all);
+}
+
+Values reference(const Cells& c) {
+  Values tokens, lengths;
+  for (std::int64_t cell = 0; cell < c.cells(); ++cell) {
+    std::map<std::int32_t, float> count_of;
+    for (std::int64_t i = c.indptr[cell]; i < c.indptr[cell + 1]; ++i) {
+      const std::int32_t token = c.token_of_column[c.columns[i]];
+      if (token >= 0) count_of[token] += c.counts[i];
+    }
+    std::vector<std::pair<double, std::int32_t>> ranked;  // (−value, token): ascending
+    for (const auto& [token, count] : count_of) {
+      const float share = count / c.n_counts[cell], scaled = share * 10000.0f;
+      if (count != 0) ranked.emplace_back(-(static_cast<double>(scaled) / c.medians[token]), token);
+    }
+    std::sort(ranked.begin(), ranked.end());
+    ranked.resize(std::min(ranked.size(), static_cast<std::size_t>(c.max_tokens)));
+    for (std::int64_t k = 0; k < c.max_tokens; ++k) tokens.push_back(k < static_cast<std::int64_t>(ranked.size()) ? ranked[k].second : -1);
+    lengths.push_back(static_cast<double>(ranked.size()));
+  }
+  tokens.insert(tokens.end(), lengths.begin(), lengths.end());
+  return tokens;
+}
+
+// Small counts and few different medians: many ties. Every ninth column is unknown, every seventh shares the token of its neighbour.
+Cells random_cells(std::int64_t cells, std::int32_t genes, std::int64_t max_tokens, std::uint32_t seed) {
+  Cells c{.max_tokens = max_tokens};
+  std::uint32_t drawn = 0;
+  const auto draw = [&](std::uint32_t below) { return philox<10>({{drawn++, 0, 0, 0}}, {{seed, 1}}).word[0] % below; };
+  for (std::int32_t g = 0; g < genes; ++g) {
+    c.token_of_column.push_back(g % 9 == 4 ? -1 : g % 7 == 6 ? c.token_of_column.back() : 2 + (g * 5) % genes);
+  }
+  for (std::int32_t t = 0; t < genes + 2; ++t) c.medians.push_back(0.7 + 0.9 * draw(3));
+  for (std::int64_t cell = 0; cell < cells; ++cell) {
+    double sum = 0;
+    for (std::int32_t g = 0; cell % 5 != 3 && g < genes; ++g) {
+      if (draw(3) == 0) continue;
+      c.columns.push_back((g * 11) % genes);  // any order
+      c.counts.push_back(static_cast<float>(draw(6)));
+      sum += c.counts.back();
+    }
+    c.indptr.push_back(static_cast<std::int64_t>(c.columns.size()));
+    c.n_counts.push_back(static_cast<float>(sum));
+  }
+  return c;
+}
+
+OpCase make(const std::string& name, const Cells& cells) {
+  OpCase c;
+  c.word = "rank_encoding", c.name = name;
+  c.run = [=](const std::vector<Tensor>&) { return run(cells); };
+  c.reference = [=](const std::vector<Values>&) { return reference(cells); };
+  c.tolerance = c.tolerance_bf16 = 0;
+  c.bytes = 8.0 * static_cast<double>(cells.columns.size());
+  return c;
+}
+
+}  // namespace
+
+std::vector<OpCase> rank_encoding_cases() {
+  // 3 of 3 over median 3, and 1 of 3 over median 1: equal in exact arithmetic, the first larger in double, the second larger in float.
+  const Cells last_bit{.indptr = {0, 2}, .columns = {0, 1}, .token_of_column = {2, 3}, .counts = {3, 1}, .n_counts = {3}, .medians = {1, 1, 3, 1}, .max_tokens = 2};
+  std::vector<OpCase> cases = {
+      make("no cells", random_cells(0, 5, 3, 1)),
+      make("ties, unknown and repeated columns, empty cells", random_cells(33, 65, 100, 2)),
+      make("cut to the best", random_cells(17, 257, 33, 3)),
+      make("nothing kept", random_cells(3, 9, 0, 4)),
+      make("the last bit decides", last_bit),
+      make("256 cells", random_cells(256, 2000, 2047, 5)),
+  };
+  cases.back().benchmark_only = true;
+  return cases;
+}
+
+std::vector<WrongCall> rank_encoding_wrong_calls() { return {}; }
+
+}  // namespace lc::test

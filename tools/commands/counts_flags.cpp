@@ -1,0 +1,42 @@
+// From flags to what the reader of counts takes.
+#include "tools/commands/counts_flags.h"
+
+#include <fmt/format.h>
+
+#include "engine/errors.h"
+
+namespace lc {
+
+void add_counts_flags(CLI::App& command, CountsFlags& flags) {
+  command.add_option("--layer", flags.layer, "the counts: X, raw/X or the name of a layer (default: the first that is counts)");
+  command.add_flag("--fractional-counts", flags.fractional_counts, "accept corrected counts that are no integers (SoupX, CellBender)");
+  command.add_flag("--gene-names", flags.gene_names, "genes are given as symbols: look them up in the vocabulary");
+  command.add_flag("--allow-low-coverage", flags.allow_low_coverage, "go on where the vocabulary knows too little of the file");
+}
+
+CountsOptions counts_options(const CountsFlags& flags) {
+  if (flags.gene_names) throw UsageError("--gene-names: a vocabulary from data needs Ensembl ids in the file; give --genes to a command that has it");
+  CountsOptions options;
+  options.layer = flags.layer;
+  options.fractional = flags.fractional_counts ? FractionalCounts::accept : FractionalCounts::refuse;
+  return options;
+}
+
+CountsOptions counts_options(const CountsFlags& flags, const GeneVocabulary& vocabulary) {
+  CountsFlags rest = flags;
+  rest.gene_names = false;
+  CountsOptions options = counts_options(rest);
+  if (!flags.gene_names) return options;
+  options.gene_names = GeneNames::accept;
+  for (const Gene& gene : vocabulary.genes()) options.known_genes.push_back({gene.ensembl_id, gene.name});
+  return options;
+}
+
+void require_not_an_input(const std::filesystem::path& out, std::span<const std::filesystem::path> inputs) {
+  for (const std::filesystem::path& input : inputs) {
+    std::error_code absent;
+    if (std::filesystem::equivalent(input, out, absent)) throw UsageError(fmt::format("{}: the output is one of the inputs; inputs are never changed", out.string()));
+  }
+}
+
+}  // namespace lc

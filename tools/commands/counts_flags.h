@@ -1,0 +1,26 @@
+// The options of every command that reads counts: which matrix, which genes.
+#pragma once
+#include <CLI/CLI.hpp>
+#include <filesystem>
+#include <span>
+#include <string>
+
+#include "models/langcell/data/gene_vocabulary.h"
+#include "tools/anndata/counts.h"
+
+namespace lc {
+
+struct CountsFlags {
+  std::string layer;
+  bool fractional_counts = false, gene_names = false, allow_low_coverage = false;
+
+  LowCoverage low_coverage() const { return allow_low_coverage ? LowCoverage::accept : LowCoverage::refuse; }
+};
+
+void add_counts_flags(CLI::App& command, CountsFlags& flags);
+CountsOptions counts_options(const CountsFlags& flags);                                    // gene names only where a vocabulary resolves them
+CountsOptions counts_options(const CountsFlags& flags, const GeneVocabulary& vocabulary);
+
+void require_not_an_input(const std::filesystem::path& out, std::span<const std::filesystem::path> inputs);  // UsageError, by whatever path
+
+}  // namespace lc

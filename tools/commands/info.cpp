@@ -1,0 +1,117 @@
+// langcell info: what this build and machine are; info FILE: what a data file, corpus, model or run folder is and holds.
+#include <fmt/format.h>
+#include <hdf5.h>
+#include <omp.h>
+
+#include <filesystem>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "engine/build.h"
+#include "engine/errors.h"
+#include "kernels/cpu/dispatch.h"
+#include "models/langcell/data/corpus.h"
+#include "models/langcell/model_folder.h"
+#include "tools/anndata/counts.h"
+#include "tools/commands/command.h"
+
+namespace lc {
+namespace {
+
+namespace fs = std::filesystem;
+using Json = nlohmann::ordered_json;
+
+struct Flags {
+  fs::path file;
+  bool verify = false, json = false;
+};
+
+Json machine() {
+  unsigned major = 0, minor = 0, release = 0;
+  H5get_libversion(&major, &minor, &release);
+  return {{"langcell", build::kVersion},
+          {"build", fmt::format("{}, {}", build::kCompiler, build::kType)},
+          {"devices", Json::array({"cpu"})},
+          {"cuda", build::kCuda ? "compiled in" : "not compiled in"},
+          {"instruction_set", kernels::instruction_set()},
+          {"amx", kernels::cpu_has_amx()},
+          {"threads", omp_get_max_threads()},
+          {"hdf5", fmt::format("{}.{}.{}", major, minor, release)}};
+}
+
+Json describe_corpus(const fs::path& path, const Flags& f) {
+  const Corpus c = Corpus::open(path);
+  if (f.verify) c.verify();
+  Json inputs = Json::array();
+  for (const CorpusInput& i : c.inputs()) inputs.push_back(fmt::format("{} ({} cells, {})", i.file, i.cells, i.counts));
+  return {{"what", "corpus"}, {"cells", c.cells()}, {"tokens", c.tokens()}, {"genes", c.vocabulary().genes().size()}, {"labels", c.texts().labels.size()},
+          {"texts", c.all_texts().size()}, {"from", inputs}, {"content", c.content_hash()}, {"verified", f.verify}};
+}
+
+Json describe_counts(const fs::path& path) {
+  const CountMatrix m = open_counts(path);
+  return {{"what", "annotated data"}, {"cells", m.n_cells()}, {"genes", m.n_genes()}, {"counts", m.source()}, {"notes", m.notes()}, {"warnings", m.warnings()}, {"obs", m.obs_columns()}};
+}
+
+Json describe_model(const fs::path& path, const Flags& f) {
+  const LoadedModel m = load_model(path, {.verify = f.verify ? Verify::hashes : Verify::sizes});
+  std::int64_t parameters = 0;
+  for (const NamedParameter& p : m.model->parameters().named()) parameters += p.shape.count();
+  const LangCellConfig& c = m.config();
+  const auto tower = [](const TowerConfig& t) { return fmt::format("{} layers, {} wide, {} heads, FFN {}, vocabulary {}", t.layers, t.width, t.heads, t.ffn, t.vocabulary); };
+  return {{"what", "model folder"}, {"preset", c.preset}, {"parameters", parameters}, {"cell_tower", tower(c.cell)}, {"text_tower", m.model->has_text() ? tower(c.text) : "none"}, {"projection", c.projection},
+          {"max_cell_tokens", c.max_cell_tokens}, {"max_text_tokens", c.max_text_tokens}, {"mgm_head", m.model->has_mgm_head()}, {"hash", m.hash}, {"history", m.facts.history}, {"verified", f.verify}};
+}
+
+Json describe_run(const fs::path& path) {
+  Json lines = Json::array();
+  const std::string log = fs::exists(path / "train.jsonl") ? read_file(path / "train.jsonl") : "";
+  const std::size_t cut = log.find_last_of('\n', log.size() < 2 ? 0 : log.size() - 2);
+  const std::string last = log.substr(cut == std::string::npos ? 0 : cut + 1);
+  Json checkpoints = Json::array();
+  if (fs::is_directory(path / "checkpoints")) {
+    for (const auto& e : fs::directory_iterator(path / "checkpoints")) checkpoints.push_back(e.path().filename().string());
+  }
+  std::sort(checkpoints.begin(), checkpoints.end());
+  return {{"what", "run folder"}, {"finished", has_manifest(path / "model")}, {"checkpoints", checkpoints}, {"last_line", Json::parse(last, nullptr, false)}};
+}
+
+Json describe(const Flags& f) {
+  const fs::path& p = f.file;
+  if (!fs::exists(p)) throw DataError(fmt::format("{}: no such file or folder", p.string()));
+  if (fs::is_directory(p)) {
+    if (fs::exists(p / "config.resolved.toml") && !fs::exists(p / "config.json")) return describe_run(p);
+    return describe_model(p, f);
+  }
+  const Hdf5 file = Hdf5::open(p);
+  return file.has("tokens") && file.has("offsets") ? describe_corpus(p, f) : describe_counts(p);
+}
+
+void run(const Flags& f) {
+  const Json facts = f.file.empty() ? machine() : describe(f);
+  if (f.json) {
+    fmt::print("{}\n", facts.dump());
+    return;
+  }
+  for (const auto& [key, value] : facts.items()) {
+    if (!value.is_array()) {
+      fmt::print("{:<16} {}\n", key, value.is_string() ? value.get<std::string>() : value.dump());
+      continue;
+    }
+    bool first = true;
+    for (const auto& v : value) fmt::print("{:<16} {}\n", std::exchange(first, false) ? key : "", v.is_string() ? v.get<std::string>() : v.dump());
+  }
+}
+
+}  // namespace
+
+void register_info(CLI::App& program) {
+  CLI::App* c = add_command(program, "info", "what this build and machine are, or what a file or folder is and holds", "langcell info\n  langcell info model --verify");
+  const auto f = std::make_shared<Flags>();
+  c->add_option("FILE", f->file, "an .h5ad, a corpus, a model folder or a run folder");
+  c->add_flag("--verify", f->verify, "read everything once and compare hashes");
+  c->add_flag("--json", f->json, "one JSON object");
+  c->callback([f] { run(*f); });
+}
+
+}  // namespace lc

@@ -1,0 +1,161 @@
+// langcell simulate: a realistic count matrix with known truth, and one text per cell type.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "engine/atomic_file.h"
+#include "engine/errors.h"
+#include "models/langcell/data/gene_vocabulary.h"
+#include "tools/anndata/writer.h"
+#include "tools/commands/command.h"
+#include "tools/commands/random.h"
+#include "tools/commands/simulate_counts.h"
+
+namespace lc {
+
+namespace {
+
+constexpr std::uint64_t kGeneStream = ~std::uint64_t{0};
+constexpr std::uint64_t kBlockCells = 1024;
+
+struct SimulateOptions {
+  Common common;
+  std::string out, texts, genes_from;
+  std::uint64_t cells = 2000, genes = 15000;
+  int types = 8, donors = 4;
+  bool overwrite = false;
+};
+
+// The genes of a file, or invented ones with ids that Ensembl never gave. Markers that the file lacks are taken from the types.
+std::vector<SimulatedGene> genes_to_simulate(const SimulateOptions& options, std::vector<SimulatedType>& types) {
+  std::vector<SimulatedGene> all;
+  if (options.genes_from.empty()) {
+    std::vector<std::string> names;
+    for (const SimulatedType& type : types) names.insert(names.end(), type.markers.begin(), type.markers.end());
+    while (names.size() < options.genes) names.push_back(fmt::format("GENE{:05}", names.size() + 1));
+    names.resize(options.genes);
+    Random(options.common.seed, kGeneStream).shuffle(names);
+    for (const std::string& name : names) all.push_back({fmt::format("ENSG9{:010}", all.size() + 1), name});
+    return all;
+  }
+  const GeneVocabulary vocabulary = GeneVocabulary::read(options.genes_from);
+  std::set<std::string> names, wanted;
+  for (const Gene& gene : vocabulary.genes()) {
+    const bool usable = !gene.name.empty() && names.insert(gene.name).second;
+    all.push_back({gene.ensembl_id, usable ? gene.name : gene.ensembl_id});
+  }
+  for (SimulatedType& type : types) {
+    std::erase_if(type.markers, [&](const std::string& marker) { return !names.contains(marker); });
+    wanted.insert(type.markers.begin(), type.markers.end());
+  }
+  if (all.size() <= options.genes) return all;
+  std::vector<size_t> others;
+  std::vector<char> chosen(all.size(), 0);
+  for (size_t i = 0; i < all.size(); ++i) {
+    chosen[i] = wanted.contains(all[i].name) ? 1 : 0;
+    if (!chosen[i]) others.push_back(i);
+  }
+  Random(options.common.seed, kGeneStream).shuffle(others);
+  others.resize(options.genes - std::min<size_t>(wanted.size(), options.genes));
+  for (size_t i : others) chosen[i] = 1;
+  std::vector<SimulatedGene> genes;
+  for (size_t i = 0; i < all.size(); ++i)
+    if (chosen[i]) genes.push_back(all[i]);
+  return genes;
+}
+
+NewAnnData content_of(const SimulatedCounts& simulated) {
+  NewAnnData content;
+  std::vector<std::string> names;
+  for (const SimulatedGene& gene : simulated.genes()) {
+    content.genes.push_back(gene.ensembl_id);
+    names.push_back(gene.name);
+  }
+  content.gene_columns.emplace_back("gene_name", std::move(names));
+  for (size_t cell = 0; cell < simulated.type_of_cell().size(); ++cell)
+    content.cells.push_back(fmt::format("cell{:06}-donor{}", cell + 1, simulated.donor_of_cell()[cell] + 1));
+  return content;
+}
+
+void write_cells(const SimulatedCounts& simulated, const SimulateOptions& options) {
+  AnnDataWriter writer = AnnDataWriter::fresh(content_of(simulated), options.out, options.overwrite ? Existing::replace : Existing::refuse);
+  std::vector<float> totals;
+  for (std::uint64_t begin = 0; begin < options.cells; begin += kBlockCells) {
+    const CsrBlock block = simulated.cells(begin, std::min(begin + kBlockCells, options.cells));
+    const std::vector<float> sums = n_counts_of(block.view());
+    totals.insert(totals.end(), sums.begin(), sums.end());
+    writer.append_x(block);
+    say(options.common, fmt::format("simulated {} of {} cells", std::min(begin + kBlockCells, options.cells), options.cells));
+  }
+  Categorical types{simulated.type_of_cell(), {}, Ordered::no}, donors{simulated.donor_of_cell(), {}, Ordered::no};
+  for (const SimulatedType& type : simulated.types()) types.categories.push_back(type.name);
+  for (int donor = 1; donor <= options.donors; ++donor) donors.categories.push_back(fmt::format("donor{}", donor));
+  writer.obs("cell_type", types);
+  writer.obs("donor_id", donors);
+  writer.obs("n_counts", std::span<const float>(totals));
+  nlohmann::ordered_json markers;
+  for (const SimulatedType& type : simulated.types()) markers.push_back(fmt::format("{}: {}", type.name, fmt::join(type.markers, ", ")));
+  writer.uns("simulation", {{"seed", options.common.seed}, {"markers", markers}});
+  writer.commit();
+}
+
+void print_result(const SimulatedCounts& simulated, const SimulateOptions& options) {
+  std::vector<std::uint64_t> count(simulated.types().size(), 0);
+  for (std::int32_t type : simulated.type_of_cell()) ++count[static_cast<size_t>(type)];
+  if (options.common.json) {
+    nlohmann::ordered_json types;
+    for (size_t t = 0; t < count.size(); ++t) types[simulated.types()[t].name] = count[t];
+    const nlohmann::ordered_json result = {{"out", options.out}, {"texts", options.texts}, {"cells", options.cells}, {"genes", simulated.genes().size()},
+                                           {"donors", options.donors}, {"seed", options.common.seed}, {"types", types}};
+    fmt::print("{}\n", result.dump());
+    return;
+  }
+  fmt::print("{}: {} cells × {} genes, {} donors; truth in obs/cell_type\n{}: {} texts\n\n", options.out, options.cells, simulated.genes().size(), options.donors,
+             options.texts, count.size());
+  for (size_t t = 0; t < count.size(); ++t) fmt::print("{:>8}  {}\n", count[t], simulated.types()[t].name);
+}
+
+void run_simulate(const SimulateOptions& options) {
+  std::error_code ignored;
+  if (!options.overwrite && std::filesystem::exists(options.texts, ignored))
+    throw UsageError(fmt::format("{} exists already; choose another name or use --overwrite", options.texts));
+  std::vector<SimulatedType> types = simulated_types(options.types);
+  std::vector<SimulatedGene> genes = genes_to_simulate(options, types);
+  const std::uint64_t needed = static_cast<std::uint64_t>(options.types) * 6 + 100;
+  if (genes.size() < needed) throw UsageError(fmt::format("--genes: {} types need at least {} genes, got {}", options.types, needed, genes.size()));
+  const SimulatedCounts simulated({options.cells, options.common.seed, options.donors}, std::move(genes), std::move(types));
+  write_cells(simulated, options);
+  nlohmann::ordered_json texts;
+  for (const SimulatedType& type : simulated.types()) texts[type.name] = type.text();
+  write_file(options.texts, texts.dump(2) + "\n");
+  print_result(simulated, options);
+}
+
+}  // namespace
+
+void register_simulate(CLI::App& program) {
+  const auto options = std::make_shared<SimulateOptions>();
+  CLI::App* command = add_command(program, "simulate", "a realistic count matrix with known cell types, donors and texts",
+                                  "langcell simulate --out cells.h5ad --texts texts.json --cells 3000 --types 8 --seed 1");
+  command->add_option("--out", options->out, "the .h5ad to write")->required();
+  command->add_option("--texts", options->texts, "the T.json to write: one text for each cell type")->required();
+  command->add_option("--cells", options->cells, "number of cells")->check(CLI::Range(std::uint64_t{1}, std::uint64_t{10'000'000}))->capture_default_str();
+  command->add_option("--genes", options->genes, "number of genes (with --genes-from at most as many as the file has)")
+      ->check(CLI::Range(std::uint64_t{150}, std::uint64_t{100'000}))
+      ->capture_default_str();
+  command->add_option("--types", options->types, "number of cell types")->check(CLI::Range(1, 200))->capture_default_str();
+  command->add_option("--donors", options->donors, "number of donors, each with a batch effect and a composition of its own")->check(CLI::Range(1, 1000))->capture_default_str();
+  command->add_option("--genes-from", options->genes_from, "take gene ids and names from this genes.tsv");
+  command->add_option("--seed", options->common.seed, "the same seed gives the same file content")->capture_default_str();
+  command->add_flag("--overwrite", options->overwrite, "replace existing outputs");
+  command->add_flag("--quiet", options->common.quiet, "no progress on standard error");
+  command->add_flag("--json", options->common.json, "the result as one JSON object on standard output");
+  command->callback([options] { run_simulate(*options); });
+}
+
+}  // namespace lc

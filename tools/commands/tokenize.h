@@ -1,0 +1,39 @@
+// Counts and texts to a corpus, for the commands tokenize and train.
+#pragma once
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "models/langcell/data/corpus.h"
+#include "models/langcell/data/texts.h"
+#include "tools/anndata/counts.h"
+
+namespace lc {
+
+enum class MissingLabels : std::uint8_t { refuse, keep };  // keep: cells whose label has no text stay, without one
+enum class Duplicates : std::uint8_t { drop, keep };
+
+struct TokenizeOptions {
+  std::vector<std::filesystem::path> inputs;
+  std::filesystem::path out;
+  GeneVocabulary genes;
+  Texts texts;                       // empty: no cell gets a text
+  std::string label_key;             // column of obs that names the text; kept as obs/label
+  std::vector<std::string> columns;  // further columns of obs to keep
+  MissingLabels missing = MissingLabels::refuse;
+  Duplicates duplicates = Duplicates::drop;
+  LowCoverage low_coverage = LowCoverage::refuse;
+  Existing existing = Existing::refuse;
+  std::int64_t max_genes = 2047;
+  CountsOptions counts;
+  std::function<void(const std::string&)> say = [](const std::string&) {};  // progress
+};
+
+// Streams every cell into options.out. DataError: labels without a text (all listed), files that the vocabulary does not know.
+Funnel tokenize(const TokenizeOptions& options);
+
+std::string funnel_table(const Funnel& funnel);  // to print
+
+}  // namespace lc

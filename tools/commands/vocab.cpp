@@ -1,0 +1,96 @@
+// langcell vocab: genes.tsv from counts, vocab.txt from texts.
+#include "tools/commands/vocab.h"
+
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+#include <memory>
+
+#include "engine/atomic_file.h"
+#include "engine/errors.h"
+#include "models/langcell/data/texts.h"
+#include "models/langcell/data/word_piece_builder.h"
+#include "tools/commands/command.h"
+#include "tools/commands/counts_flags.h"
+
+namespace lc {
+
+namespace {
+
+constexpr std::uint64_t kCellsAtOnce = 1024;
+
+struct VocabOptions {
+  Common common;
+  CountsFlags counts;
+  std::vector<std::filesystem::path> from;
+  std::filesystem::path texts, out;
+  std::int32_t size = 8192;
+  bool overwrite = false;
+};
+
+void publish(const VocabOptions& options, AtomicFile& file, const std::string& content, const nlohmann::ordered_json& summary) {
+  file.write(content);
+  file.commit();
+  if (options.common.json) {
+    fmt::print("{}\n", summary.dump());
+    return;
+  }
+  for (const auto& [key, value] : summary.items()) fmt::print("{:<8}{}\n", key, value.is_string() ? value.get<std::string>() : value.dump());
+}
+
+void run(const VocabOptions& options) {
+  if (options.from.empty() == options.texts.empty()) throw UsageError("vocab: give either --from (counts to genes.tsv) or --texts (texts to vocab.txt)");
+  begin(options.common);
+  require_not_an_input(options.out, options.from);
+  require_not_an_input(options.out, std::span(&options.texts, 1));
+  const Texts texts = options.texts.empty() ? Texts{} : Texts::read(options.texts);
+  AtomicFile file(options.out, options.overwrite ? Existing::replace : Existing::refuse);
+  if (!options.texts.empty()) {
+    const std::vector<std::string> all = texts.all();
+    const WordPiece pieces = build_word_piece(all, options.size);
+    if (const std::string warning = unknown_warning(pieces, all); !warning.empty()) warn(warning);
+    publish(options, file, pieces.text(), {{"out", options.out.string()}, {"pieces", pieces.size()}, {"texts", all.size()}});
+  } else {
+    const GeneVocabulary genes = gene_vocabulary_of(options.from, counts_options(options.counts), [&](const std::string& line) { say(options.common, line); });
+    publish(options, file, genes.tsv(), {{"out", options.out.string()}, {"genes", genes.genes().size()}, {"sha256", genes.hash()}});
+  }
+  end(options.common);
+}
+
+}  // namespace
+
+GeneVocabulary gene_vocabulary_of(std::span<const std::filesystem::path> files, const CountsOptions& options,
+                                  const std::function<void(const std::string&)>& say) {
+  MedianBuilder builder;
+  for (const std::filesystem::path& path : files) {
+    const CountMatrix counts = open_counts(path, options);
+    for (const std::string& note : counts.notes()) say(fmt::format("{}: {}", path.string(), note));
+    for (const std::string& warning : counts.warnings()) warn(fmt::format("{}: {}", path.string(), warning));
+    std::vector<std::string> ids = counts.gene_ids();
+    for (std::string& id : ids)
+      if (!is_ensembl_gene(id)) id.clear();
+    builder.begin_matrix(ids, counts.gene_names());
+    std::vector<std::int64_t> indptr;
+    counts.for_each_block(kCellsAtOnce, [&](const CsrBlock& block) {
+      indptr.assign(block.offsets.begin(), block.offsets.end());
+      builder.add({indptr, block.genes, block.values});
+    });
+  }
+  return builder.finish();
+}
+
+void register_vocab(CLI::App& program) {
+  CLI::App* command = add_command(program, "vocab", "make a vocabulary: genes.tsv from counts, or vocab.txt from texts",
+                                  "langcell vocab --from cells.h5ad --out genes.tsv\n  langcell vocab --texts texts.json --out vocab.txt");
+  const auto options = std::make_shared<VocabOptions>();
+  command->add_option("--from", options->from, "counts (.h5ad); medians are exact, over all files")->type_name("IN.h5ad");
+  command->add_option("--texts", options->texts, "texts (label: text)")->type_name("T.json");
+  command->add_option("--out", options->out, "the file to write")->required()->type_name("FILE");
+  command->add_option("--size", options->size, "most pieces of vocab.txt")->check(CLI::Range(200, 1000000))->capture_default_str();
+  command->add_flag("--overwrite", options->overwrite, "replace an existing file");
+  add_counts_flags(*command, options->counts);
+  add_common_options(*command, options->common);
+  command->callback([options] { run(*options); });
+}
+
+}  // namespace lc

@@ -1,0 +1,88 @@
+#include "train/dataset.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <map>
+
+#include "engine/errors.h"
+#include "models/langcell/data/batches.h"
+
+namespace lc {
+
+Dataset::Dataset(const std::vector<std::filesystem::path>& corpora) {
+  if (corpora.empty()) throw UsageError("data.corpus: wanted at least one corpus.h5, got none");
+  std::map<std::string, std::int32_t> text_number, group_number;
+  for (const auto& path : corpora) {
+    corpora_.push_back(Corpus::open(path));
+    const Corpus& c = corpora_.back();
+    if (c.vocabulary().hash() != vocabulary().hash()) {
+      throw DataError(fmt::format("{}: its gene vocabulary differs from that of {}; tokenize both with the same genes.tsv", path.string(), corpora.front().string()));
+    }
+    first_cell_.push_back(first_cell_.back() + static_cast<std::int64_t>(c.cells()));
+    auto& groups_here = group_of_label_.emplace_back();
+    for (const LabelTexts& label : c.texts().labels) {
+      const auto [at, fresh] = group_number.emplace(label.label, static_cast<std::int32_t>(groups_.size()));
+      groups_here.push_back(at->second);
+      if (!fresh) continue;
+      groups_.push_back(label.label);
+      auto& list = texts_of_group_.emplace_back();
+      for (const std::string& text : label.texts) {
+        const auto [t, unseen] = text_number.emplace(text, static_cast<std::int32_t>(texts_.size()));
+        if (unseen) texts_.push_back(text);
+        list.push_back(t->second);
+      }
+    }
+  }
+}
+
+std::pair<const Corpus*, std::uint64_t> Dataset::at(std::int64_t cell) const {
+  const auto next = std::upper_bound(first_cell_.begin(), first_cell_.end(), cell);
+  const auto which = static_cast<std::size_t>(next - first_cell_.begin()) - 1;
+  return {&corpora_[which], static_cast<std::uint64_t>(cell - first_cell_[which])};
+}
+
+std::int64_t Dataset::length(std::int64_t cell, int max_tokens) const {
+  const auto [corpus, i] = at(cell);
+  return std::min<std::int64_t>(max_tokens, corpus->length(i) + 1);
+}
+
+std::vector<std::int32_t> Dataset::sequence(std::int64_t cell, int max_tokens) const {
+  const auto [corpus, i] = at(cell);
+  std::vector<std::int32_t> genes(static_cast<std::size_t>(max_tokens - 1));
+  genes.resize(static_cast<std::size_t>(corpus->copy_tokens(i, genes)));
+  return cell_sequence(genes, vocabulary().cls(), max_tokens);
+}
+
+std::int32_t Dataset::group(std::int64_t cell) const {
+  const auto [corpus, i] = at(cell);
+  const std::int32_t own = corpus->group_id(i);
+  return own < 0 ? -1 : group_of_label_[static_cast<std::size_t>(corpus - corpora_.data())][own];
+}
+
+std::int32_t Dataset::text(std::int64_t cell, PhiloxKey chance) const {
+  const std::int32_t g = group(cell);
+  if (g < 0) return -1;
+  constexpr std::uint32_t kTextSite = 0x7ffffffeu;
+  const auto& list = texts_of_group_[g];
+  const auto c = static_cast<std::uint64_t>(cell);
+  const Philox r = philox<10>({{static_cast<std::uint32_t>(c), static_cast<std::uint32_t>(c >> 32), kTextSite, 0}}, chance);
+  return list[static_cast<std::size_t>((static_cast<std::uint64_t>(r.word[0]) * list.size()) >> 32)];
+}
+
+std::vector<std::string> Dataset::column(const std::string& key) const {
+  std::vector<std::string> all;
+  for (const Corpus& c : corpora_) {
+    if (!c.has_column(key)) throw DataError(fmt::format("{}: no obs/{}; tokenize with this column, or choose another", c.path().string(), key));
+    const auto part = c.column(key);
+    all.insert(all.end(), part.begin(), part.end());
+  }
+  return all;
+}
+
+void Dataset::tokenize_texts(const WordPiece& word_piece, int max_tokens) {
+  text_tokens_.clear();
+  for (const std::string& text : texts_) text_tokens_.push_back(word_piece.encode(text, max_tokens).ids);
+}
+
+}  // namespace lc

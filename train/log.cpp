@@ -1,0 +1,119 @@
+#include "train/log.h"
+
+#include <fmt/chrono.h>
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <string_view>
+#include <tuple>
+
+#include "engine/atomic_file.h"
+#include "engine/errors.h"
+
+namespace lc {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+Json number(const std::optional<double>& value) { return value ? Json(*value) : Json(); }  // NaN is written as null, too
+
+void add_losses(Json& line, const LoggedLosses& l) {
+  line["loss"] = l.loss, line["mgm"] = number(l.mgm), line["cell_cell"] = number(l.cell_cell);
+  line["cell_text"] = number(l.cell_text), line["matching"] = number(l.matching);
+}
+
+std::string time_left(double seconds) {
+  const auto s = static_cast<std::int64_t>(seconds + 0.5);
+  if (s >= 86400) return fmt::format("{}d {}h", s / 86400, s % 86400 / 3600);
+  if (s >= 3600) return fmt::format("{}h {:02}m", s / 3600, s % 3600 / 60);
+  return fmt::format("{}:{:02}", s / 60, s % 60);
+}
+
+}  // namespace
+
+TrainLog::TrainLog(const std::filesystem::path& path) : path_(path), file_(std::fopen(path.c_str(), "ae")) {
+  if (!file_) throw ResourceError(fmt::format("cannot write {}: {}; choose a folder you may write to", path.string(), std::strerror(errno)));
+}
+
+TrainLog::~TrainLog() {
+  if (file_) std::fclose(file_);
+}
+
+void TrainLog::line(const std::string& text) {
+  if (std::fputs((text + "\n").c_str(), file_) >= 0 && std::fflush(file_) == 0) return;
+  throw ResourceError(fmt::format("cannot write {}: {}; free some space, then resume the run", path_.string(), std::strerror(errno)));
+}
+
+void TrainLog::write(const StepRecord& r) {
+  Json j{{"stage", r.stage}, {"step", r.step}, {"epoch", r.epoch}};
+  add_losses(j, r.losses);
+  j["lr"] = r.lr, j["grad_norm"] = r.grad_norm, j["samples_per_s"] = r.samples_per_s, j["tokens_per_s"] = r.tokens_per_s;
+  j["data_s"] = r.data_s, j["step_s"] = r.step_s, j["skipped_negatives"] = r.skipped_negatives, j["peak_bytes"] = r.peak_bytes;
+  line(j.dump());
+}
+
+void TrainLog::write(const ValidationRecord& r) {
+  Json j{{"event", "validate"}, {"stage", r.stage}, {"step", r.step}, {"cells", r.cells}};
+  add_losses(j, r.losses);
+  j["recall_at_1"] = number(r.recall_at_1), j["zero_shot_accuracy"] = number(r.zero_shot_accuracy), j["seconds"] = r.seconds;
+  line(j.dump());
+}
+
+void cut_log(const std::filesystem::path& path, int stage, std::int64_t step) {
+  std::ifstream in(path);
+  if (!in) return;
+  AtomicFile kept(path);
+  for (std::string text; std::getline(in, text);) {
+    const nlohmann::json j = nlohmann::json::parse(text, nullptr, false);
+    if (!j.is_object() || in.eof()) continue;  // the last line has no end: cut short
+    const auto at = [&](const char* key) { return j.contains(key) && j[key].is_number_integer() ? j[key].get<std::int64_t>() : 0; };
+    if (std::tuple(at("stage"), at("step")) > std::tuple(std::int64_t{stage}, step)) continue;
+    kept.write(text + "\n");
+  }
+  kept.commit();
+}
+
+Progress::Progress(std::int64_t total, std::int64_t done, Show show, std::FILE* out) : total_(total), first_(done), show_(show), out_(out) {
+  if (show_ == Show::automatic) show_ = ::isatty(::fileno(out)) ? Show::in_place : Show::lines;
+}
+
+Progress::~Progress() {
+  if (standing_) std::fputs("\n", out_);
+}
+
+std::string Progress::text(const StepRecord& r, std::int64_t done, std::int64_t total, double seconds_left) {
+  std::string text = fmt::format("stage {} step {}  {}/{} ({}%)  loss {:.4f}", r.stage, r.step, done, total, total > 0 ? done * 100 / total : 100, r.losses.loss);
+  for (const auto& [name, value] : {std::pair{"mgm", r.losses.mgm}, {"cell-cell", r.losses.cell_cell}, {"cell-text", r.losses.cell_text}, {"matching", r.losses.matching}}) {
+    if (value) text += fmt::format("  {} {:.4f}", name, *value);
+  }
+  return text + fmt::format("  lr {:.2e}  {:.1f} cells/s  {:.0f} tokens/s  {} left", r.lr, r.samples_per_s, r.tokens_per_s, time_left(seconds_left));
+}
+
+void Progress::update(const StepRecord& record, std::int64_t done) {
+  constexpr std::chrono::seconds kBetweenLines{5};
+  if (show_ == Show::nothing) return;
+  const auto now = Clock::now();
+  const bool first = shown_ == Clock::time_point{}, last = done >= total_;
+  if (show_ == Show::lines && !first && !last && now - shown_ < kBetweenLines) return;
+  shown_ = now;
+  const double per_step = done > first_ ? std::chrono::duration<double>(now - start_).count() / static_cast<double>(done - first_) : 0;
+  const std::string line = text(record, done, total_, per_step * static_cast<double>(total_ - done));
+  if (show_ == Show::lines) {
+    std::fputs((line + "\n").c_str(), out_);
+  } else {
+    std::fputs(("\r" + line + "\x1b[K").c_str(), out_);
+    standing_ = true;
+  }
+  std::fflush(out_);
+}
+
+void Progress::clear() {
+  if (standing_) std::fputs("\r\x1b[K", out_);
+  standing_ = false;
+}
+
+}  // namespace lc

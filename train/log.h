@@ -1,0 +1,74 @@
+// train.jsonl, one object a line and flushed (SPEC §3), and the line of progress on standard error.
+#pragma once
+#include <chrono>
+#include <cstdint>
+#include <cstdio>
+#include <filesystem>
+#include <optional>
+#include <string>
+
+namespace lc {
+
+struct LoggedLosses {  // means; absent: inactive
+  double loss = 0;
+  std::optional<double> mgm{}, cell_cell{}, cell_text{}, matching{};
+};
+
+struct StepRecord {
+  int stage = 1;
+  std::int64_t step = 0;  // done within the stage, from 1
+  double epoch = 0;       // done within the stage, with its fraction
+  LoggedLosses losses{};
+  double lr = 0, grad_norm = 0, samples_per_s = 0, tokens_per_s = 0, data_s = 0, step_s = 0;
+  std::int64_t skipped_negatives = 0, peak_bytes = 0;
+};
+
+struct ValidationRecord {
+  int stage = 1;
+  std::int64_t step = 0, cells = 0;
+  LoggedLosses losses{};
+  std::optional<double> recall_at_1{}, zero_shot_accuracy{};
+  double seconds = 0;
+};
+
+class TrainLog {
+ public:
+  explicit TrainLog(const std::filesystem::path& path);  // appends; ResourceError when it cannot be written
+  ~TrainLog();
+  TrainLog(const TrainLog&) = delete;
+  TrainLog& operator=(const TrainLog&) = delete;
+  void write(const StepRecord& record);
+  void write(const ValidationRecord& record);
+
+ private:
+  void line(const std::string& text);
+  std::filesystem::path path_;
+  std::FILE* file_ = nullptr;
+};
+
+// Drops, atomically, what was logged after this step of this stage (0, 0: all), and a line that a crash cut short. No log: nothing to do.
+void cut_log(const std::filesystem::path& path, int stage, std::int64_t step);
+
+// Each loss, rate and time left; in place on a terminal, else a line of its own at most every few seconds.
+class Progress {
+ public:
+  enum class Show : std::uint8_t { automatic, in_place, lines, nothing };
+  // `total`: steps of all stages; `done`: those a resumed run has behind it.
+  Progress(std::int64_t total, std::int64_t done, Show show = Show::automatic, std::FILE* out = stderr);
+  ~Progress();
+  Progress(const Progress&) = delete;
+  Progress& operator=(const Progress&) = delete;
+  void update(const StepRecord& record, std::int64_t done);  // done: over all stages
+  void clear();                                              // before something else is said
+  static std::string text(const StepRecord& record, std::int64_t done, std::int64_t total, double seconds_left);
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  std::int64_t total_, first_;
+  Show show_;
+  std::FILE* out_;
+  Clock::time_point start_ = Clock::now(), shown_{};
+  bool standing_ = false;  // a line without its end is on the terminal
+};
+
+}  // namespace lc

@@ -1,0 +1,208 @@
+#include "train/order.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <numeric>
+#include <utility>
+
+#include "engine/errors.h"
+#include "kernels/numeric.h"
+
+namespace lc {
+namespace {
+
+// What chance is drawn for here; dropout and masking have keys of their own (chance_of_step).
+enum class Draw : std::uint32_t { permutation = 0x6f726401, shuffle = 0x6f726402, holdout = 0x6f726403 };
+
+PhiloxKey key_of(Draw draw, std::uint64_t seed, std::uint32_t stage, std::uint32_t epoch) {
+  const Philox folded = philox<10>({{static_cast<std::uint32_t>(seed), static_cast<std::uint32_t>(seed >> 32), stage, epoch}}, {{static_cast<std::uint32_t>(draw), 1}});
+  return {{folded.word[0], folded.word[1]}};
+}
+
+Philox draw_for(std::uint64_t what, std::uint32_t number, PhiloxKey key) {
+  return philox<10>({{static_cast<std::uint32_t>(what), static_cast<std::uint32_t>(what >> 32), number, 0}}, key);
+}
+
+std::uint64_t bits64(const Philox& p) { return static_cast<std::uint64_t>(p.word[1]) << 32 | p.word[0]; }
+
+std::uint64_t fnv1a(const std::string& text) {
+  std::uint64_t h = 0xcbf29ce484222325ull;
+  for (const unsigned char c : text) h = (h ^ c) * 0x100000001b3ull;
+  return h;
+}
+
+constexpr std::uint64_t mask(int bits) { return (std::uint64_t{1} << bits) - 1; }
+constexpr int kRounds = 6;
+
+}  // namespace
+
+Permutation::Permutation(std::int64_t size, std::uint64_t seed, std::uint32_t stage, std::uint32_t epoch) : size_(static_cast<std::uint64_t>(size)) {
+  const PhiloxKey key = key_of(Draw::permutation, seed, stage, epoch);
+  key_ = static_cast<std::uint64_t>(key.word[1]) << 32 | key.word[0];
+  const int bits = std::max<int>(2, std::bit_width(size_ > 0 ? size_ - 1 : 0));
+  high_bits_ = bits / 2, low_bits_ = bits - high_bits_;
+}
+
+std::int64_t Permutation::operator()(std::int64_t i) const {
+  const PhiloxKey key{{static_cast<std::uint32_t>(key_), static_cast<std::uint32_t>(key_ >> 32)}};
+  auto x = static_cast<std::uint64_t>(i);
+  do {  // the network permutes a power of two below 2 · size (4 at least); steps outside are walked on
+    std::uint64_t high = x >> low_bits_, low = x & mask(low_bits_);
+    for (std::uint32_t round = 0; round < kRounds; round += 2) {
+      high ^= bits64(draw_for(low, round, key)) & mask(high_bits_);
+      low ^= bits64(draw_for(high, round + 1, key)) & mask(low_bits_);
+    }
+    x = high << low_bits_ | low;
+  } while (x >= size_);
+  return static_cast<std::int64_t>(x);
+}
+
+CellSet::CellSet(std::int64_t cells, const std::function<bool(std::int64_t)>& contains) : bits_(static_cast<std::size_t>((cells + 511) / 512 * 8)), before_{0} {
+  for (std::int64_t c = 0; c < cells; ++c) {
+    if (contains(c)) bits_[static_cast<std::size_t>(c / 64)] |= std::uint64_t{1} << (c % 64);
+  }
+  for (std::size_t word = 0; word < bits_.size(); word += 8) {
+    std::int64_t count = before_.back();
+    for (std::size_t i = word; i < word + 8; ++i) count += std::popcount(bits_[i]);
+    before_.push_back(count);
+  }
+}
+
+std::int64_t CellSet::operator[](std::int64_t k) const {
+  const auto block = std::upper_bound(before_.begin(), before_.end(), k) - before_.begin() - 1;
+  std::int64_t left = k - before_[static_cast<std::size_t>(block)];
+  auto word = static_cast<std::size_t>(block) * 8;
+  for (; left >= std::popcount(bits_[word]); ++word) left -= std::popcount(bits_[word]);
+  std::uint64_t rest = bits_[word];
+  for (; left > 0; --left) rest &= rest - 1;  // drops the lowest member
+  return static_cast<std::int64_t>(word) * 64 + std::countr_zero(rest);
+}
+
+bool is_held_out(std::uint64_t seed, double share, std::int64_t cell) {
+  const Philox r = draw_for(static_cast<std::uint64_t>(cell), 0, key_of(Draw::holdout, seed, 0, 0));
+  return static_cast<double>(bits64(r) >> 11) * 0x1p-53 < share;
+}
+
+bool is_held_out(std::uint64_t seed, double share, const std::string& group) { return is_held_out(seed, share, static_cast<std::int64_t>(fnv1a(group))); }
+
+SampleOrder::SampleOrder(CellSet cells, OrderSetup setup) : cells_(std::move(cells)), setup_(std::move(setup)) {
+  batches_ = cells_.size() / setup_.batch_size;
+  if (batches_ == 0) {
+    throw UsageError(fmt::format("train.batch_size: wanted at most the {} cells there are to train on, got {}", cells_.size(), setup_.batch_size));
+  }
+  longest_ = find_longest();
+}
+
+std::int64_t SampleOrder::steps_of(double epochs) const { return static_cast<std::int64_t>(std::llround(epochs * static_cast<double>(batches_))); }
+
+std::int64_t SampleOrder::window_size(std::int64_t number) const { return std::min(kWindow, batches_ - number * kWindow); }
+
+std::vector<SampleOrder::Sample> SampleOrder::window(std::int64_t epoch, std::int64_t number) const {
+  const Permutation permutation(cells_.size(), setup_.seed, setup_.stage, static_cast<std::uint32_t>(epoch));
+  const std::int64_t first = number * kWindow * setup_.batch_size;
+  std::vector<Sample> samples(static_cast<std::size_t>(window_size(number) * setup_.batch_size));
+  for (std::size_t i = 0; i < samples.size(); ++i) {
+    const std::int64_t cell = cells_[permutation(first + static_cast<std::int64_t>(i))];
+    samples[i] = {setup_.length(cell), cell};
+  }
+  std::sort(samples.begin(), samples.end(), [](const Sample& a, const Sample& b) { return a.length != b.length ? a.length > b.length : a.cell < b.cell; });
+  return samples;
+}
+
+// Which sorted batch of the window stands at each of its places (Fisher–Yates).
+std::vector<std::int64_t> SampleOrder::shuffled(std::int64_t epoch, std::int64_t number) const {
+  const PhiloxKey key = key_of(Draw::shuffle, setup_.seed, setup_.stage, static_cast<std::uint32_t>(epoch));
+  std::vector<std::int64_t> places(static_cast<std::size_t>(window_size(number)));
+  std::iota(places.begin(), places.end(), 0);
+  for (std::size_t i = places.size(); i > 1; --i) {
+    const Philox r = draw_for(static_cast<std::uint64_t>(number), static_cast<std::uint32_t>(i), key);
+    std::swap(places[i - 1], places[static_cast<std::size_t>(static_cast<std::uint64_t>(r.word[0]) * i >> 32)]);
+  }
+  return places;
+}
+
+// In each window the longest batch is the first of the sorted ones.
+std::int64_t SampleOrder::find_longest() const {
+  std::int64_t most = -1, at = 0;
+  for (std::int64_t number = 0; number * kWindow < batches_; ++number) {
+    const std::vector<Sample> samples = window(0, number);
+    std::int64_t tokens = 0;
+    for (std::int64_t i = 0; i < setup_.batch_size; ++i) tokens += samples[static_cast<std::size_t>(i)].length;
+    if (tokens <= most) continue;
+    const std::vector<std::int64_t> places = shuffled(0, number);
+    most = tokens, at = number * kWindow + (std::find(places.begin(), places.end(), 0) - places.begin());
+  }
+  return at;
+}
+
+Samples SampleOrder::batch(std::int64_t step) {
+  const std::int64_t epoch = step / batches_;
+  std::int64_t number = step % batches_;
+  if (epoch == 0 && (number == 0 || number == longest_)) number = longest_ - number;
+  const std::int64_t in_window = number / kWindow;
+  if (epoch != kept_epoch_ || in_window != kept_number_) {
+    kept_ = window(epoch, in_window);
+    kept_epoch_ = epoch, kept_number_ = in_window;
+  }
+  const std::int64_t sorted = shuffled(epoch, in_window)[static_cast<std::size_t>(number % kWindow)];
+  Samples samples;
+  for (std::int64_t i = sorted * setup_.batch_size; i < (sorted + 1) * setup_.batch_size; ++i) samples.push_back(kept_[static_cast<std::size_t>(i)].cell);
+  return samples;
+}
+
+namespace {
+
+struct Hand {  // what one rank holds: positions in the batch
+  std::vector<std::size_t> samples;
+  std::int64_t tokens = 0;
+};
+
+// The swap between the fullest and the emptiest hand that brings them closest; false when none does.
+bool swap_once(std::vector<Hand>& hands, const std::vector<std::int64_t>& lengths) {
+  const auto by_tokens = [](const Hand& a, const Hand& b) { return a.tokens < b.tokens; };
+  const auto [low, high] = std::minmax_element(hands.begin(), hands.end(), by_tokens);
+  const std::int64_t gap = high->tokens - low->tokens;
+  std::int64_t best = gap;
+  std::pair<std::size_t*, std::size_t*> pick{nullptr, nullptr};
+  for (std::size_t& give : high->samples) {
+    for (std::size_t& take : low->samples) {
+      const std::int64_t moved = lengths[give] - lengths[take], left = std::abs(gap - 2 * moved);
+      if (left < best) best = left, pick = {&give, &take};
+    }
+  }
+  if (!pick.first) return false;
+  const std::int64_t moved = lengths[*pick.first] - lengths[*pick.second];
+  high->tokens -= moved, low->tokens += moved;
+  std::swap(*pick.first, *pick.second);
+  return true;
+}
+
+}  // namespace
+
+std::vector<Samples> micro_batches(const Samples& batch, const std::function<std::int64_t(std::int64_t)>& length, const Share& share) {
+  const auto ranks = static_cast<std::size_t>(share.ranks), pieces = static_cast<std::size_t>(share.micro_batches);
+  if (batch.size() % (ranks * pieces) != 0) {
+    throw UsageError(fmt::format("train.batch_size: wanted a multiple of {} ranks × {} micro-batches, got {}", ranks, pieces, batch.size()));
+  }
+  std::vector<std::int64_t> lengths;
+  for (const std::int64_t cell : batch) lengths.push_back(length(cell));
+  std::vector<Hand> hands(ranks);
+  for (std::size_t i = 0; i < batch.size(); ++i) {  // there and back, as one deals cards of falling value
+    const std::size_t round = i / ranks, place = i % ranks;
+    Hand& hand = hands[round % 2 == 0 ? place : ranks - 1 - place];
+    hand.samples.push_back(i), hand.tokens += lengths[i];
+  }
+  constexpr int kMostSwaps = 64;
+  for (int i = 0; ranks > 1 && i < kMostSwaps && swap_once(hands, lengths); ++i) {}
+
+  std::vector<std::size_t>& own = hands[static_cast<std::size_t>(share.rank)].samples;
+  std::sort(own.begin(), own.end());
+  std::vector<Samples> parts(pieces);
+  for (std::size_t i = 0; i < own.size(); ++i) parts[i * pieces / own.size()].push_back(batch[own[i]]);
+  return parts;
+}
+
+}  // namespace lc

@@ -1,0 +1,84 @@
+// Which sample comes when: a pure function of (seed, stage, epoch, number), in memory of one bit per cell. An epoch is a keyed permutation of
+// the training cells, cut into windows of 32 batches; a window is sorted by length, cut into batches, and its batches are shuffled, so the
+// sequences of a batch are of about one length. The first step of a stage runs on the longest batch of its first epoch.
+#pragma once
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+namespace lc {
+
+using Samples = std::vector<std::int64_t>;  // cell numbers of the dataset
+
+// A bijection of [0, size) in constant memory: an alternating Feistel network whose rounds are Philox calls, with cycle walking.
+class Permutation {
+ public:
+  Permutation(std::int64_t size, std::uint64_t seed, std::uint32_t stage, std::uint32_t epoch);
+  std::int64_t operator()(std::int64_t i) const;
+
+ private:
+  std::uint64_t size_, key_ = 0;
+  int high_bits_ = 0, low_bits_ = 0;
+};
+
+// Some of the cells [0, cells), one bit each, with the k-th in about constant time.
+class CellSet {
+ public:
+  CellSet(std::int64_t cells, const std::function<bool(std::int64_t)>& contains);
+  std::int64_t size() const { return before_.back(); }
+  std::int64_t operator[](std::int64_t k) const;
+
+ private:
+  std::vector<std::uint64_t> bits_;
+  std::vector<std::int64_t> before_;  // members before each block of 8 words; the last entry: all
+};
+
+// Whether a cell, or all cells of a group, are set aside for validation; never depends on which others there are.
+bool is_held_out(std::uint64_t seed, double share, std::int64_t cell);
+bool is_held_out(std::uint64_t seed, double share, const std::string& group);
+
+struct OrderSetup {
+  std::uint64_t seed = 0;
+  std::uint32_t stage = 1;
+  std::int64_t batch_size = 256;                      // over all ranks
+  std::function<std::int64_t(std::int64_t)> length;   // tokens of a cell
+};
+
+class SampleOrder {
+ public:
+  static constexpr std::int64_t kWindow = 32;         // batches
+
+  SampleOrder(CellSet cells, OrderSetup setup);       // UsageError when the cells do not fill one batch
+  std::int64_t batches_per_epoch() const { return batches_; }
+  std::int64_t steps_of(double epochs) const;
+  std::int64_t epoch_of(std::int64_t step) const { return step / batches_; }
+
+  // The samples of a step, which counts from 0 within the stage; the longest first, ties by number.
+  Samples batch(std::int64_t step);
+
+ private:
+  struct Sample {
+    std::int64_t length, cell;
+  };
+  std::vector<Sample> window(std::int64_t epoch, std::int64_t number) const;  // sorted, longest first
+  std::int64_t window_size(std::int64_t number) const;                        // in batches
+  std::vector<std::int64_t> shuffled(std::int64_t epoch, std::int64_t number) const;
+  std::int64_t find_longest() const;
+
+  CellSet cells_;
+  OrderSetup setup_;
+  std::int64_t batches_ = 0, longest_ = 0;            // longest_: the number that batch 0 of epoch 0 changes places with
+  std::int64_t kept_epoch_ = -1, kept_number_ = -1;   // the window that was computed last
+  std::vector<Sample> kept_;
+};
+
+// What one rank does of a batch, in micro-batches of equally many samples, longest samples first. Ranks get equally many samples and token
+// counts as equal as swaps make them.
+struct Share {
+  int rank = 0, ranks = 1;
+  std::int64_t micro_batches = 1;
+};
+std::vector<Samples> micro_batches(const Samples& batch, const std::function<std::int64_t(std::int64_t)>& length, const Share& share);
+
+}  // namespace lc

@@ -1,0 +1,301 @@
+#include "train/pretrain.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+#include <omp.h>
+
+#include <chrono>
+#include <nlohmann/json.hpp>
+
+#include "engine/build.h"
+#include "engine/errors.h"
+#include "engine/memory.h"
+#include "kernels/cpu/dispatch.h"
+#include "models/langcell/data/word_piece_builder.h"
+#include "train/checkpoint.h"
+#include "train/schedule.h"
+#include "train/step.h"
+#include "train/stop.h"
+#include "train/validate.h"
+
+namespace lc {
+namespace {
+
+namespace fs = std::filesystem;
+using Clock = std::chrono::steady_clock;
+double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+DType precision_of(const TrainOptions& t) {
+  if (t.precision == "auto") return kernels::cpu_has_amx() ? DType::bf16 : DType::f32;
+  return t.precision == "bf16" ? DType::bf16 : DType::f32;
+}
+
+bool uses_text(const Options& o) { return o.stage2.runs() && (o.stage2.objectives.cell_text > 0 || o.stage2.objectives.matching > 0); }
+
+class Run {
+ public:
+  Run(const PretrainSetup& setup, Communicator& ranks) : setup_(setup), options_(setup.options), ranks_(ranks), data_({options_.data.corpus.begin(), options_.data.corpus.end()}) {}
+  PretrainOutcome operator()();
+
+ private:
+  void build_model();
+  void open_folder();
+  void write_manifest_json() const;
+  void hold_out();
+  StepRule rule(int stage) const;
+  void freeze(int stage);
+  void run_stage(int stage);
+  void checkpoint(int stage, std::int64_t step);
+  void finish();
+  StepRecord record(int stage, std::int64_t step, const StepResult& r, double lr, double step_seconds) const;
+  LangCell::Parts trained_parts(int stage) const;
+  SampleOrder order_of(int stage);
+  std::int64_t steps_of(int stage, const SampleOrder& order) const;
+
+  const PretrainSetup& setup_;
+  Options options_;
+  Communicator& ranks_;
+  Dataset data_;
+  std::unique_ptr<LangCell> model_;
+  ModelFacts facts_;
+  bool text_from_init_ = false, cell_from_init_ = false;
+  Samples held_out_;
+  TrainerState start_{1, 0, 0, 1};
+  std::unique_ptr<TrainLog> log_;
+  std::unique_ptr<Progress> progress_;
+  std::int64_t done_ = 0, done_before_ = 0;
+};
+
+void Run::build_model() {
+  facts_.genes = data_.vocabulary();
+  facts_.temperature = options_.stage2.temperature;
+  LangCellConfig config;
+  if (!options_.model.init.empty()) {
+    LoadedModel init = load_model(options_.model.init);
+    if (init.facts.genes.hash() != data_.vocabulary().hash()) {
+      throw ModelError(fmt::format("{}: its genes differ from the corpus's; tokenize with its genes.tsv", options_.model.init));
+    }
+    config = init.config(), facts_.word_piece = init.facts.word_piece, facts_.history = init.facts.history;
+    cell_from_init_ = true, text_from_init_ = init.model->has_text();
+  }
+  if (uses_text(options_) && facts_.word_piece.size() == 0) {
+    if (data_.texts().empty()) throw UsageError("stage2: cell_text and matching need texts, and the corpus has none; tokenize with --texts and --label-key, or set their weights to 0");
+    facts_.word_piece = options_.model.text_vocab.empty() ? build_word_piece(data_.texts()) : WordPiece::read(options_.model.text_vocab);
+  }
+  if (config.cell.layers == 0) config = preset(options_.model.preset, data_.vocabulary().size(), facts_.word_piece.size());
+  if (uses_text(options_) && config.text.layers == 0) throw UsageError(fmt::format("stage2: preset {} has no text tower; set stage2.steps = 0, or choose another preset", config.preset));
+  if (options_.data.max_cell_tokens > config.cell.positions) throw UsageError(fmt::format("data.max_cell_tokens: wanted at most the {} positions of the cell tower, got {}", config.cell.positions, options_.data.max_cell_tokens));
+  if (config.text.layers > 0 && options_.data.max_text_tokens > config.text.positions) {
+    throw UsageError(fmt::format("data.max_text_tokens: wanted at most the {} positions of the text tower, got {}", config.text.positions, options_.data.max_text_tokens));
+  }
+  config.max_cell_tokens = static_cast<int>(options_.data.max_cell_tokens), config.max_text_tokens = static_cast<int>(options_.data.max_text_tokens);
+
+  LangCell::Parts parts;
+  parts.text = uses_text(options_) || text_from_init_ ? LangCell::Part::required : LangCell::Part::absent;
+  const bool masks = (options_.stage1.runs() && options_.stage1.objectives.mgm > 0) || (options_.stage2.runs() && options_.stage2.objectives.mgm > 0);
+  parts.mgm_head = masks ? LangCell::Part::required : LangCell::Part::absent;
+  model_ = std::make_unique<LangCell>(config, parts, precision_of(options_.train));
+  model_->parameters().initialize(static_cast<std::uint64_t>(options_.train.seed));
+  if (cell_from_init_) read_weights(options_.model.init, *model_, Missing::keep);
+  model_->parameters().allocate_training();
+  if (facts_.word_piece.size() > 0) {
+    data_.tokenize_texts(facts_.word_piece, config.max_text_tokens);
+    if (const std::string unknown = unknown_warning(facts_.word_piece, data_.texts()); !unknown.empty()) setup_.warn(unknown);
+  }
+}
+
+void Run::write_manifest_json() const {
+  nlohmann::ordered_json corpora = nlohmann::ordered_json::array();
+  for (const Corpus& c : data_.corpora()) corpora.push_back({{"file", c.path().string()}, {"content_sha256", c.content_hash()}, {"cells", c.cells()}, {"tokens", c.tokens()}});
+  const nlohmann::ordered_json manifest = {{"version", build::kVersion}, {"build", fmt::format("{}, {}", build::kCompiler, build::kType)}, {"instruction_set", kernels::instruction_set()}, {"threads", omp_get_max_threads()},
+                                           {"ranks", ranks_.size()}, {"precision", name_of(model_->parameters().storage())}, {"gene_vocabulary", data_.vocabulary().hash()}, {"data", corpora}};
+  write_file(setup_.run / "manifest.json", manifest.dump(2) + "\n");
+}
+
+// New run: an empty folder, its configuration and manifest. Resumed run: the same configuration, the newest whole checkpoint.
+void Run::open_folder() {
+  std::error_code failed;
+  const bool occupied = fs::exists(setup_.run) && !fs::is_empty(setup_.run, failed);
+  if (occupied && setup_.resume == Resume::no) throw UsageError(fmt::format("{}: is not empty; add --resume to continue it, or choose another --run", setup_.run.string()));
+  fs::create_directories(setup_.run / "checkpoints", failed);
+  if (failed) throw ResourceError(fmt::format("{}: cannot create the run folder: {}; choose another --run", setup_.run.string(), failed.message()));
+  remove_leftovers(setup_.run), remove_leftovers(setup_.run / "checkpoints");
+  if (fs::exists(setup_.run / "config.resolved.toml")) require_resumable(read_options(setup_.run / "config.resolved.toml", {}), options_);
+  const FoundCheckpoint found = newest_checkpoint(setup_.run / "checkpoints");
+  for (const std::string& warning : found.warnings) setup_.warn(warning);
+  if (found.path) {
+    start_ = read_trainer_state(*found.path);
+    restore(*found.path, *model_);
+    setup_.say(fmt::format("resumed from {}", found.path->string()));
+  }
+  cut_log(setup_.run / "train.jsonl", found.path ? start_.stage : 0, found.path ? start_.step : 0);
+  write_file(setup_.run / "config.resolved.toml", to_toml(options_));
+  write_manifest_json();
+  log_ = std::make_unique<TrainLog>(setup_.run / "train.jsonl");
+}
+
+void Run::hold_out() {
+  const auto seed = static_cast<std::uint64_t>(options_.train.seed);
+  if (options_.data.holdout <= 0) return;
+  const std::vector<std::string> groups = options_.data.holdout_by.empty() ? std::vector<std::string>() : data_.column(options_.data.holdout_by);
+  for (std::int64_t c = 0; c < data_.cells(); ++c) {
+    if (groups.empty() ? is_held_out(seed, options_.data.holdout, c) : is_held_out(seed, options_.data.holdout, groups[c])) held_out_.push_back(c);
+  }
+  setup_.say(fmt::format("{} of {} cells are held out for validation", held_out_.size(), data_.cells()));
+}
+
+SampleOrder Run::order_of(int stage) {
+  CellSet cells(data_.cells(), [&](std::int64_t c) { return !std::binary_search(held_out_.begin(), held_out_.end(), c); });
+  return SampleOrder(std::move(cells), {static_cast<std::uint64_t>(options_.train.seed), static_cast<std::uint32_t>(stage), options_.train.batch_size,
+                                        [this](std::int64_t c) { return data_.length(c, model_->config().max_cell_tokens); }});
+}
+
+std::int64_t Run::steps_of(int stage, const SampleOrder& order) const {
+  const StageOptions& s = options_.stage(stage);
+  return s.epochs > 0 ? order.steps_of(s.epochs) : s.steps;
+}
+
+StepRule Run::rule(int stage) const {
+  const StageOptions& s = options_.stage(stage);
+  StepRule r;
+  r.seed = static_cast<std::uint64_t>(options_.train.seed), r.stage = static_cast<std::uint32_t>(stage);
+  r.mgm = static_cast<float>(s.objectives.mgm), r.cell_cell = static_cast<float>(s.objectives.cell_cell), r.cell_text = static_cast<float>(s.objectives.cell_text), r.matching = static_cast<float>(s.objectives.matching);
+  r.temperature = static_cast<float>(s.temperature), r.mask_rate = static_cast<float>(s.mask_rate), r.clip = static_cast<float>(s.clip), r.weight_decay = static_cast<float>(s.weight_decay);
+  r.masked_pass = s.share_pass ? StepRule::MaskedPass::view_b : StepRule::MaskedPass::own;
+  r.same_text = s.same_text;
+  r.activations = options_.train.recompute ? PassOptions::Activations::recompute : PassOptions::Activations::keep;
+  r.max_cell_tokens = model_->config().max_cell_tokens;
+  return r;
+}
+
+// The user's globs, and whatever the stage's objectives do not reach: those weights must not even decay.
+void Run::freeze(int stage) {
+  const StageOptions& s = options_.stage(stage);
+  Parameters& parameters = model_->parameters();
+  if (const auto idle = parameters.freeze(s.freeze); !idle.empty()) throw UsageError(fmt::format("stage{}.freeze: '{}' matches no tensor; langcell info MODEL shows what there is", stage, idle.front()));
+  const auto whole_tower_frozen = [&](const std::string& prefix) {
+    const auto& all = parameters.named();
+    return std::all_of(all.begin(), all.end(), [&](const NamedParameter& p) { return p.name.rfind(prefix, 0) != 0 || p.frozen; });
+  };
+  const bool text = rule(stage).cells_need_text();
+  if (!cell_from_init_ && start_.step == 0 && stage == 1 && whole_tower_frozen("cell_bert.")) throw UsageError(fmt::format("stage{}.freeze: freezes the whole cell tower, which was neither loaded nor trained", stage));
+  if (text && !text_from_init_ && whole_tower_frozen("text_bert.")) throw UsageError(fmt::format("stage{}.freeze: freezes the whole text tower, which was neither loaded nor trained", stage));
+
+  std::vector<std::string> globs = s.freeze;
+  if (!text) globs.insert(globs.end(), {"text_bert.*", "text_proj.*"});
+  if (s.objectives.matching <= 0) globs.insert(globs.end(), {"ctm_head.*", "text_bert.*.crossattention.*"});
+  if (s.objectives.mgm <= 0) globs.push_back("mgm_head.*");
+  if (!text && s.objectives.cell_cell <= 0) globs.push_back("cell_proj.*");
+  parameters.freeze(globs);
+
+  std::map<std::string, std::pair<std::int64_t, std::int64_t>> modules;
+  for (const NamedParameter& p : parameters.named()) {
+    auto& [trained, frozen] = modules[p.name.substr(0, p.name.find('.'))];
+    (p.frozen ? frozen : trained) += p.shape.count();
+  }
+  for (const auto& [name, count] : modules) setup_.say(fmt::format("stage {}: {:<10} {:>12} parameters trained, {:>12} frozen", stage, name, count.first, count.second));
+}
+
+LangCell::Parts Run::trained_parts(int stage) const {
+  LangCell::Parts parts;
+  if (!text_from_init_ && !(stage == 2 && uses_text(options_))) parts.text = LangCell::Part::absent;
+  if (!model_->has_mgm_head()) parts.mgm_head = LangCell::Part::absent;
+  return parts;
+}
+
+void Run::checkpoint(int stage, std::int64_t step) {
+  const TrainerState state{stage, step, static_cast<std::uint64_t>(options_.train.seed), ranks_.size()};
+  write_checkpoint(setup_.run / "checkpoints", {*model_, facts_, state, to_toml(options_), trained_parts(stage)}, options_.checkpoint.keep);
+}
+
+StepRecord Run::record(int stage, std::int64_t step, const StepResult& r, double lr, double step_seconds) const {
+  StepRecord s;
+  s.stage = stage, s.step = step, s.losses = {r.loss, r.mgm, r.cell_cell, r.cell_text, r.matching};
+  s.lr = lr, s.grad_norm = r.gradient_norm, s.data_s = r.data_seconds, s.step_s = step_seconds;
+  s.samples_per_s = static_cast<double>(options_.train.batch_size) / step_seconds, s.tokens_per_s = static_cast<double>(r.tokens) / step_seconds;
+  s.skipped_negatives = r.skipped_negatives, s.peak_bytes = static_cast<std::int64_t>(memory_use(model_->parameters().queue()).peak);
+  return s;
+}
+
+void Run::run_stage(int stage) {
+  SampleOrder order = order_of(stage);
+  const std::int64_t steps = steps_of(stage, order), first = stage == start_.stage ? start_.step : 0;
+  const StageOptions& s = options_.stage(stage);
+  const Schedule schedule{s.lr, steps, warmup_steps(s, steps, fmt::format("stage{}", stage)), s.decay};
+  freeze(stage);
+  if (first == 0) model_->parameters().zero_moments();
+  const StepRule how = rule(stage);
+  Step step(*model_, data_, ranks_, how);
+  const Share share{ranks_.rank(), ranks_.size(), options_.train.accumulate};
+  const auto length = [this](std::int64_t c) { return data_.length(c, model_->config().max_cell_tokens); };
+  std::int64_t one_group_steps = 0;
+  for (std::int64_t n = first; n < steps; ++n) {
+    const auto begin = Clock::now();
+    const double lr = schedule.lr(n);
+    const StepResult r = step.run(static_cast<std::uint32_t>(n), micro_batches(order.batch(n), length, share), static_cast<float>(lr));
+    StepRecord line = record(stage, n + 1, r, lr, seconds_since(begin));
+    line.epoch = static_cast<double>(n + 1) / static_cast<double>(order.batches_per_epoch());
+    ++done_;
+    if (r.one_group_only && one_group_steps++ == 0) {
+      progress_->clear();
+      setup_.warn(fmt::format("stage {}, step {}: all cells of the batch share one text, so cell_text has weight 0 there; a larger batch_size helps", stage, n + 1));
+    }
+    const bool last = n + 1 == steps;
+    if ((n + 1) % options_.train.log_every == 0 || n == first || last) log_->write(line);
+    progress_->update(line, done_before_ + done_);
+    if (!held_out_.empty() && options_.validate.every > 0 && ((n + 1) % options_.validate.every == 0 || last)) {
+      ValidationRecord v = validate(*model_, data_, ranks_, how, {held_out_, options_.train.batch_size});
+      v.step = n + 1;
+      log_->write(v);
+    }
+    const bool asked = StopRequest::asked();
+    if (asked || last || (options_.checkpoint.every > 0 && (n + 1) % options_.checkpoint.every == 0)) checkpoint(stage, n + 1);
+    if (asked) {
+      progress_->clear();
+      throw Stopped(fmt::format("{}: stopped by {} after stage {}, step {}; the same command with --resume continues", setup_.run.string(), StopRequest::signal_name(), stage, n + 1));
+    }
+  }
+  progress_->clear();
+  if (one_group_steps > 0) setup_.warn(fmt::format("stage {}: in {} of {} steps all cells shared one text", stage, one_group_steps, steps - first));
+}
+
+void Run::finish() {
+  facts_.history.push_back(fmt::format("langcell {}: pre-trained on {} cells, seed {}", build::kVersion, data_.cells() - std::ssize(held_out_), options_.train.seed));
+  AtomicFolder folder(setup_.run / "model", Existing::replace);
+  write_model(folder.partial_path(), *model_, facts_, trained_parts(options_.stage2.runs() ? 2 : 1));
+  write_manifest(folder.partial_path());
+  folder.commit();
+}
+
+PretrainOutcome Run::operator()() {
+  const auto begin = Clock::now();
+  if (setup_.resume == Resume::yes && has_manifest(setup_.run / "model")) {
+    setup_.say(fmt::format("{}: this run is finished", setup_.run.string()));
+    return {0, 0, setup_.run / "model"};
+  }
+  if (!options_.stage1.runs() && !options_.stage2.runs()) throw UsageError("stage1.steps, stage2.steps: both stages are skipped, there is nothing to do");
+  build_model();
+  open_folder();
+  hold_out();
+  std::int64_t total = 0;
+  for (const int stage : {1, 2}) {
+    if (!options_.stage(stage).runs()) continue;
+    const std::int64_t steps = steps_of(stage, order_of(stage));
+    total += steps;
+    if (stage < start_.stage) done_before_ += steps;
+    if (stage == start_.stage) done_before_ += start_.step;
+  }
+  progress_ = std::make_unique<Progress>(total, done_before_, setup_.progress);
+  const StopRequest listening;
+  for (const int stage : {1, 2}) {
+    if (options_.stage(stage).runs() && stage >= start_.stage) run_stage(stage);
+  }
+  finish();
+  return {done_, seconds_since(begin), setup_.run / "model"};
+}
+
+}  // namespace
+
+PretrainOutcome pretrain(const PretrainSetup& setup, Communicator& ranks) { return Run(setup, ranks)(); }
+
+}  // namespace lc

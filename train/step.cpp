@@ -1,0 +1,264 @@
+// (a) encode: z of all views and of each distinct text   (b) contrast: losses and dz over the global batch, negatives
+// (c) each micro-batch again with a tape, seeded with its dz, adds masked genes and matching   then: sum over ranks, clip, AdamW.
+#include "train/step.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <map>
+#include <memory>
+
+#include "engine/errors.h"
+#include "engine/tape.h"
+#include "models/langcell/data/batches.h"
+
+namespace lc {
+namespace {
+
+double seconds() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+
+}  // namespace
+
+struct Step::MicroBatch {
+  std::int64_t first = 0, count = 0;            // its samples within the global batch
+  std::int64_t first_text = 0, text_count = 0;  // its distinct texts: those whose first owner is here
+  Tokens view_a, view_b, masked, texts;
+  Tensor masked_rows, labels;                   // of the pass that is masked
+};
+
+struct Step::GlobalBatch {
+  ContrastBatch ids;                            // sample, text and group numbers of all ranks; z is filled in by (b)
+  std::vector<std::int32_t> texts;              // (D) dataset text numbers, in the order of their first owners
+  std::vector<MicroBatch> micro;                // of this rank
+  double masked_tokens = 0;                     // over all ranks
+  std::int64_t tokens = 0;
+  double data_seconds = 0;
+};
+
+struct Step::Encoded {
+  Tensor hidden_a, hidden_masked, z_a, z_b, z_text;
+  std::vector<Seed> seeds;
+};
+
+struct Step::Sums {
+  double mgm = 0, matching = 0;
+};
+
+PassOptions Step::options(bool training) const {
+  PassOptions o;
+  if (training) o.chance = chance_;
+  o.activations = rule_.activations;
+  return o;
+}
+
+StepResult Step::run(std::uint32_t number, const std::vector<Samples>& micro_batches, float lr, Update update) {
+  Parameters& parameters = model_.parameters();
+  update_ = update;
+  chance_ = chance_of_step(rule_.seed, rule_.stage, number);
+  const bool training = update != Update::losses_only;
+  GlobalBatch batch = assemble(number, micro_batches);
+  const bool once = batch.micro.size() == 1 && ranks_.size() == 1;  // then (a) is recorded and (c) has nothing to repeat
+
+  // (a)
+  auto tape = std::make_unique<Tape>();
+  if (training) parameters.zero_gradients();
+  parameters.attach(training && once ? tape.get() : nullptr);
+  std::vector<Encoded> encoded;
+  for (const MicroBatch& m : batch.micro) encoded.push_back(encode(m, training && once ? tape.get() : nullptr));
+
+  // (b)
+  const Contrast c = contrast_of(batch, encoded);
+
+  // (c)
+  Sums sums;
+  for (std::size_t i = 0; i < batch.micro.size(); ++i) {
+    Encoded e = std::move(encoded[i]);
+    if (training && !once) {
+      tape = std::make_unique<Tape>();
+      parameters.attach(tape.get());
+      e = encode(batch.micro[i], tape.get());
+    }
+    objectives(batch, batch.micro[i], c, e, sums, training ? tape.get() : nullptr);
+    if (training) tape->backward(e.seeds);
+  }
+  parameters.attach(nullptr);
+  ranks_.all_reduce_sum(parameters.gradients());
+  double totals[] = {sums.mgm, sums.matching, static_cast<double>(batch.tokens)};
+  ranks_.all_reduce_sum(std::span<double>(totals));
+
+  StepResult r;
+  r.tokens = static_cast<std::int64_t>(totals[2]), r.data_seconds = batch.data_seconds;
+  r.skipped_negatives = c.skipped_negatives, r.one_group_only = c.one_group_only;
+  if (rule_.mgm > 0 && batch.masked_tokens > 0) r.mgm = totals[0] / batch.masked_tokens;
+  if (!c.pairs.empty()) r.matching = totals[1] / static_cast<double>(c.pairs.size());
+  r.cell_cell = c.cell_cell;
+  if (c.cell_text) r.cell_text = *c.cell_text - c.cell_text_entropy;
+  for (const auto& [weight, loss] : {std::pair{rule_.mgm, r.mgm}, {rule_.cell_cell, r.cell_cell}, {rule_.cell_text, r.cell_text}, {rule_.matching, r.matching}}) {
+    if (weight > 0 && loss) r.loss += weight * *loss;
+  }
+  if (!training) return r;
+
+  const Tensor norm = Tensor::scalar(0), clip_factor = Tensor::scalar(1);
+  parameters.gradient_norm(rule_.clip, norm, clip_factor);
+  r.gradient_norm = norm.item();
+  require_finite(number, batch, r);
+  if (update == Update::optimiser) parameters.adamw(lr, rule_.weight_decay, number + 1, clip_factor);
+  return r;
+}
+
+// Everything that is known before a number is computed: who is in the batch, which text belongs to whom, which genes are masked.
+Step::GlobalBatch Step::assemble(std::uint32_t, const std::vector<Samples>& micro_batches) {
+  const double start = seconds();
+  GlobalBatch batch;
+  std::vector<std::int64_t> own;
+  for (const Samples& s : micro_batches) own.insert(own.end(), s.begin(), s.end());
+  const std::vector<std::int64_t> all = ranks_.all_gather_rows(std::span<const std::int64_t>(own));
+  const std::vector<std::int64_t> before = ranks_.all_gather_rows(std::span<const std::int64_t>(std::vector<std::int64_t>{static_cast<std::int64_t>(own.size())}));
+  std::int64_t first = 0;
+  for (int r = 0; r < ranks_.rank(); ++r) first += before[r];
+
+  ContrastBatch& ids = batch.ids;
+  std::map<std::int32_t, std::size_t> owner;  // text → the place of its first owner, the one with the smallest sample number
+  std::vector<std::int32_t> text(all.size(), -1);
+  for (std::size_t i = 0; i < all.size(); ++i) {
+    ids.samples.push_back(static_cast<std::uint64_t>(all[i]));
+    text[i] = rule_.cells_need_text() ? data_.text(all[i], chance_) : -1;
+    ids.group_of.push_back(text[i] < 0 ? -1 : data_.group(all[i]));
+    if (text[i] < 0) continue;
+    const auto [at, fresh] = owner.emplace(text[i], i);
+    if (!fresh && all[i] < all[at->second]) at->second = i;
+  }
+  std::vector<std::pair<std::size_t, std::int32_t>> by_owner;
+  for (const auto& [t, place] : owner) by_owner.push_back({place, t});
+  std::sort(by_owner.begin(), by_owner.end());
+  std::map<std::int32_t, std::int32_t> index_of;
+  for (const auto& [place, t] : by_owner) {
+    index_of[t] = static_cast<std::int32_t>(batch.texts.size());
+    batch.texts.push_back(t), ids.text_owner.push_back(ids.samples[place]);
+  }
+  for (const std::int32_t t : text) ids.text_of.push_back(t < 0 ? -1 : index_of[t]);
+
+  double masked = 0;
+  for (const Samples& samples : micro_batches) {
+    MicroBatch m;
+    m.first = first, m.count = std::ssize(samples);
+    first += m.count;
+    const auto begins = [&](std::int64_t at) { return std::lower_bound(by_owner.begin(), by_owner.end(), std::pair{static_cast<std::size_t>(at), std::int32_t{-1}}) - by_owner.begin(); };
+    m.first_text = begins(m.first), m.text_count = begins(first) - m.first_text;
+
+    Sequences a, b, c, texts;
+    for (const std::int64_t cell : samples) {
+      const auto tokens = data_.sequence(cell, rule_.max_cell_tokens);
+      const auto number = static_cast<std::uint64_t>(cell);
+      a.add(tokens, sequence_key(Pass::view_a, number)), b.add(tokens, sequence_key(Pass::view_b, number)), c.add(tokens, sequence_key(Pass::masked, number));
+    }
+    for (std::int64_t t = m.first_text; t < m.first_text + m.text_count; ++t) texts.add(data_.text_tokens(batch.texts[t]), sequence_key(Pass::text, ids.text_owner[t]));
+    const MaskRule rule{rule_.mask_rate, chance_, data_.vocabulary().size()};
+    const bool shared = rule_.masked_pass == StepRule::MaskedPass::view_b;
+    const auto put = [&](const Sequences& s) {
+      batch.tokens += std::ssize(s.ids);
+      return upload(s, Purpose::training, model_.parameters().queue());
+    };
+    if (rule_.cell_cell > 0 || rule_.cells_need_text()) m.view_a = put(a);
+    if (rule_.mgm > 0) {
+      const MaskedSequences chosen = mask_genes(shared ? b : c, rule);
+      m.masked = put(chosen.sequences);
+      m.masked_rows = Tensor::from(chosen.rows), m.labels = Tensor::from(chosen.labels);
+      masked += static_cast<double>(chosen.rows.size());
+    }
+    if (rule_.cell_cell > 0 && !(shared && rule_.mgm > 0)) m.view_b = put(b);
+    if (m.text_count > 0) m.texts = put(texts);
+    batch.micro.push_back(std::move(m));
+  }
+  ranks_.all_reduce_sum(std::span<double>(&masked, 1));
+  batch.masked_tokens = masked, batch.data_seconds = seconds() - start;
+  return batch;
+}
+
+Step::Encoded Step::encode(const MicroBatch& m, Tape* tape) const {
+  const PassOptions pass = options(update_ != Update::losses_only);
+  Encoded e;
+  if (m.view_a.packing) {
+    e.hidden_a = model_.encode_cells(m.view_a, pass);
+    e.z_a = model_.cell_embedding(e.hidden_a, m.view_a);
+  }
+  if (m.view_b.packing) e.z_b = model_.cell_embedding(model_.encode_cells(m.view_b, pass), m.view_b);
+  const bool masked_is_view_b = rule_.masked_pass == StepRule::MaskedPass::view_b && rule_.cell_cell > 0;
+  if (m.masked.packing && (masked_is_view_b || tape || update_ == Update::losses_only)) {
+    e.hidden_masked = model_.encode_cells(m.masked, pass);
+    if (masked_is_view_b) e.z_b = model_.cell_embedding(e.hidden_masked, m.masked);
+  }
+  if (m.texts.packing) e.z_text = model_.text_embedding(model_.encode_texts(m.texts, pass), m.texts);
+  return e;
+}
+
+// z of all micro-batches and ranks, end to end.
+static Tensor gather(Communicator& ranks, const std::vector<Tensor>& parts, std::int64_t columns) {
+  std::vector<float> own;
+  for (const Tensor& t : parts) {
+    if (!t) continue;
+    const auto rows = t.to_host<float>();
+    own.insert(own.end(), rows.begin(), rows.end());
+  }
+  const std::vector<float> all = ranks.all_gather_rows(std::span<const float>(own), columns);
+  return all.empty() ? Tensor() : Tensor::from(std::span<const float>(all), Shape{static_cast<std::int64_t>(all.size()) / columns, columns});
+}
+
+Contrast Step::contrast_of(const GlobalBatch& batch, const std::vector<Encoded>& encoded) const {
+  const auto all = [&](auto member) {
+    std::vector<Tensor> parts;
+    for (const Encoded& e : encoded) parts.push_back(e.*member);
+    return gather(ranks_, parts, model_.config().projection);
+  };
+  ContrastBatch z = batch.ids;
+  if (rule_.cell_cell > 0 || rule_.cells_need_text()) z.view_a = all(&Encoded::z_a);
+  if (rule_.cell_cell > 0) z.view_b = all(&Encoded::z_b);
+  if (rule_.cells_need_text()) z.text = all(&Encoded::z_text);
+  return contrast(z, {.cell_cell = rule_.cell_cell, .cell_text = rule_.cell_text, .matching = rule_.matching, .scale = 1 / rule_.temperature, .same_text = rule_.same_text, .chance = chance_});
+}
+
+// Masked genes and matching of one micro-batch, and the seeds of its backward.
+void Step::objectives(const GlobalBatch& batch, const MicroBatch& m, const Contrast& c, Encoded& e, Sums& sums, Tape* tape) const {
+  const PassOptions pass = options(tape != nullptr);
+  const auto seed = [&](const Tensor& of, const Tensor& gradient) {
+    if (tape && of && of.tape() && gradient) e.seeds.push_back({of, gradient});
+  };
+  const auto rows = [](const Tensor& t, std::int64_t first, std::int64_t count) { return t && count > 0 ? t.slice_rows(first, count) : Tensor(); };
+  seed(e.z_a, rows(c.d_view_a, m.first, m.count));
+  seed(e.z_b, rows(c.d_view_b, m.first, m.count));
+  seed(e.z_text, rows(c.d_text, m.first_text, m.text_count));
+
+  if (rule_.mgm > 0 && m.masked_rows.columns() > 0) {
+    const Tensor loss = masked_gene_loss(model_, e.hidden_masked, m.masked_rows, m.labels);
+    sums.mgm += loss.item();
+    seed(loss, Tensor::scalar(static_cast<float>(rule_.mgm / batch.masked_tokens)));
+  }
+
+  Sequences texts;
+  std::vector<std::int32_t> labels;
+  for (const MatchPair& p : c.pairs) {
+    if (p.cell < m.first || p.cell >= m.first + m.count) continue;
+    texts.add(data_.text_tokens(batch.texts[p.text]), p.key, static_cast<std::int32_t>(p.cell - m.first));
+    labels.push_back(p.label);
+  }
+  if (labels.empty()) return;
+  const Tokens pairs = upload(texts, Purpose::training, model_.parameters().queue());
+  const Tensor loss = matching_loss(model_, model_.cross_states(e.hidden_a, m.view_a), pairs, Tensor::from(labels), pass);
+  sums.matching += loss.item();
+  seed(loss, Tensor::scalar(rule_.matching / static_cast<float>(c.pairs.size())));
+}
+
+void Step::require_finite(std::uint32_t number, const GlobalBatch& batch, const StepResult& r) const {
+  if (std::isfinite(r.gradient_norm) && std::isfinite(r.loss)) return;
+  std::string losses;
+  for (const auto& [name, value] : {std::pair{"mgm", r.mgm}, {"cell_cell", r.cell_cell}, {"cell_text", r.cell_text}, {"matching", r.matching}}) {
+    if (value) losses += fmt::format("{} {}, ", name, *value);
+  }
+  throw NumericalError(fmt::format("stage {}, step {}: {}gradient norm {}; samples {}; nothing was updated: lower the learning rate, or look with --check-finite", rule_.stage, number + 1, losses, r.gradient_norm,
+                                   fmt::join(batch.ids.samples, " ")));
+}
+
+}  // namespace lc

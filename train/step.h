@@ -1,0 +1,65 @@
+// One optimiser step of LangCell over all ranks (SPEC §1, steps a–c). step.cpp shows it from top to bottom.
+#pragma once
+#include <optional>
+#include <vector>
+
+#include "engine/comm.h"
+#include "models/langcell/langcell.h"
+#include "models/langcell/objectives.h"
+#include "train/dataset.h"
+#include "train/order.h"
+
+namespace lc {
+
+struct StepRule {  // what a stage asks of every step
+  std::uint64_t seed = 0;
+  std::uint32_t stage = 1;
+  float mgm = 1, cell_cell = 1, cell_text = 0, matching = 0;  // weights; 0 switches off
+  float temperature = 0.05f, mask_rate = 0.15f, clip = 1, weight_decay = 1e-3f;
+  enum class MaskedPass : std::uint8_t { own, view_b } masked_pass = MaskedPass::own;  // view_b: MGM's input is the second view (share_pass)
+  SamePairs same_text = SamePairs::positive;
+  PassOptions::Activations activations = PassOptions::Activations::keep;
+  int max_cell_tokens = 2048;
+  bool cells_need_text() const { return cell_text > 0 || matching > 0; }
+};
+
+struct StepResult {
+  double loss = 0;
+  std::optional<double> mgm, cell_cell, cell_text, matching;  // means, absent when inactive; entropy of the targets subtracted
+  double gradient_norm = 0, data_seconds = 0;
+  std::int64_t skipped_negatives = 0, tokens = 0;
+  bool one_group_only = false;
+};
+
+
+
+enum class Update : std::uint8_t { optimiser, gradients_only, losses_only };
+
+class Step {
+ public:
+  Step(LangCell& model, const Dataset& data, Communicator& ranks, const StepRule& rule) : model_(model), data_(data), ranks_(ranks), rule_(rule) {}
+  // `number` counts from 0 within the stage; micro_batches: this rank's samples. NumericalError naming step, loss and samples when a loss or
+  // the gradient is not finite: then nothing was updated. losses_only: no dropout, no tape.
+  StepResult run(std::uint32_t number, const std::vector<Samples>& micro_batches, float lr, Update update = Update::optimiser);
+
+ private:
+  struct MicroBatch;
+  struct GlobalBatch;
+  struct Encoded;
+  struct Sums;
+  GlobalBatch assemble(std::uint32_t number, const std::vector<Samples>& micro_batches);
+  Encoded encode(const MicroBatch& m, Tape* tape) const;
+  Contrast contrast_of(const GlobalBatch& batch, const std::vector<Encoded>& encoded) const;
+  void objectives(const GlobalBatch& batch, const MicroBatch& m, const Contrast& c, Encoded& e, Sums& sums, Tape* tape) const;
+  PassOptions options(bool training) const;
+  void require_finite(std::uint32_t number, const GlobalBatch& batch, const StepResult& result) const;
+
+  LangCell& model_;
+  const Dataset& data_;
+  Communicator& ranks_;
+  StepRule rule_;
+  PhiloxKey chance_{};
+  Update update_ = Update::optimiser;
+};
+
+}  // namespace lc

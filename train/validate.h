@@ -1,0 +1,16 @@
+// What the model does on cells set aside: losses without dropout, whether the right text is the most similar, zero-shot accuracy.
+#pragma once
+#include "train/log.h"
+#include "train/step.h"
+
+namespace lc {
+
+struct ValidationSetup {
+  Samples cells;                       // held out
+  std::int64_t batch_size = 256;
+  std::int64_t most_cells = 1024;      // the first ones in their order, for time
+};
+
+ValidationRecord validate(LangCell& model, const Dataset& data, Communicator& ranks, const StepRule& rule, const ValidationSetup& setup);
+
+}  // namespace lc
