@@ -34,7 +34,7 @@ void run_pretrain(const Flags& f) {
   if (common.quiet) setup.progress = Progress::Show::nothing;
   const auto alone = comm_alone();
   const PretrainOutcome outcome = pretrain(setup, *alone);
-  if (outcome.steps > 0) write_run_report(f.run, f.run / "report.html");
+  if (outcome.steps > 0) report::write_run_report(f.run, f.run / "report.html");
   if (common.json) fmt::print("{}\n", nlohmann::ordered_json{{"model", outcome.model.string()}, {"steps", outcome.steps}, {"seconds", outcome.seconds}}.dump());
   else fmt::print("model: {} ({} steps in {:.0f} s; report: {})\n", outcome.model.string(), outcome.steps, outcome.seconds, (f.run / "report.html").string());
   end(common);

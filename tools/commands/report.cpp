@@ -88,8 +88,7 @@ void write_report(const ReportOptions& o) {
   }
   if (!sources.run.empty()) {
     const report::RunFolder run = report::read_run_folder(sources.run);
-    for (const auto& data : report::training_data(run)) body += report::data_section(data);
-    body += report::training_section(run.log) + report::provenance_section(run);
+    body += report::run_sections(run);
     if (title.empty()) title = "LangCell: training run " + run.name;
   }
   write_file(o.out, report::page(title, subtitle, body));

@@ -218,7 +218,8 @@ void show_text_ids(const Flags& flags) {
 void run(const Flags& flags) {
   begin(flags.common);
   if (flags.inputs.empty()) {
-    if (flags.model.empty() || flags.texts.empty()) throw UsageError("tokenize: give files of counts, --genes and --out; or --model and --texts for the ids of texts");
+    if (flags.model.empty() || flags.texts.empty())
+      throw UsageError("tokenize: give files of counts, --genes and --out; or --model and --texts for the ids of texts");
     return show_text_ids(flags);
   }
   if (flags.genes.empty() || flags.out.empty()) throw UsageError("tokenize: --genes and --out are needed");
@@ -239,8 +240,8 @@ void run(const Flags& flags) {
   options.counts = counts_options(flags.counts, options.genes);
   options.say = [&](const std::string& line) { say(flags.common, line); };
   const Funnel funnel = tokenize(options);
-  if (flags.common.json) fmt::print("{}\n", nlohmann::ordered_json{{"out", flags.out.string()}, {"funnel", nlohmann::ordered_json::parse(funnel.json())}}.dump());
-  else fmt::print("{}", funnel_table(funnel));
+  const nlohmann::ordered_json result = {{"out", flags.out.string()}, {"funnel", nlohmann::ordered_json::parse(funnel.json())}};
+  fmt::print("{}", flags.common.json ? result.dump() + '\n' : funnel_table(funnel));
   end(flags.common);
 }
 
@@ -252,7 +253,8 @@ Funnel tokenize(const TokenizeOptions& options) {
   if (!options.label_key.empty()) setup.columns.push_back("label");
   for (const std::string& key : options.columns) {
     if (std::count(options.columns.begin(), options.columns.end(), key) > 1) throw UsageError(fmt::format("--obs {}: given twice", key));
-    if (key == "name" || key == "label" || key.find('/') != std::string::npos) throw UsageError(fmt::format("--obs {}: a corpus cannot keep a column of this name", key));
+    if (key == "name" || key == "label" || key.find('/') != std::string::npos)
+      throw UsageError(fmt::format("--obs {}: a corpus cannot keep a column of this name", key));
     setup.columns.push_back(key);
   }
   const std::uint64_t cells = check_labels(options);

@@ -289,4 +289,15 @@ std::string provenance_section(const RunFolder& run) {
   return body.empty() ? "" : section("How it was made", body);
 }
 
+std::string run_sections(const RunFolder& run) {
+  std::string body;
+  for (const DataSummary& data : training_data(run)) body += data_section(data);
+  return body + training_section(run.log) + provenance_section(run);
+}
+
+void write_run_report(const std::filesystem::path& run, const std::filesystem::path& out) {
+  const RunFolder folder = read_run_folder(run);
+  write_file(out, page("LangCell: training run " + folder.name, "", run_sections(folder)));
+}
+
 }  // namespace lc::report

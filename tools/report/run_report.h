@@ -36,5 +36,7 @@ RunFolder read_run_folder(const std::filesystem::path& path);  // DataError when
 std::vector<DataSummary> training_data(const RunFolder& run);  // of each corpus that the configuration names and that is still there
 std::string training_section(const TrainingLog& log);
 std::string provenance_section(const RunFolder& run);  // configuration and machine
+std::string run_sections(const RunFolder& run);        // all of the above
+void write_run_report(const std::filesystem::path& run, const std::filesystem::path& out);
 
 }  // namespace lc::report

@@ -80,7 +80,8 @@ Corpus Corpus::open(const std::filesystem::path& path) {
   Hdf5 file = Hdf5::open(path);
   if (file.text_or("format", "") != kFormat) throw DataError(fmt::format("{}: not a corpus; make one with: langcell tokenize", path.string()));
   if (file.integer("format_version") != kVersion)
-    throw DataError(fmt::format("{}: corpus format {}, this program reads {}; tokenize the cells again", path.string(), file.integer("format_version"), kVersion));
+    throw DataError(fmt::format("{}: corpus format {}, this program reads {}; tokenize the cells again", path.string(),
+                                file.integer("format_version"), kVersion));
   Corpus corpus(path, std::move(file));
   corpus.check();
   return corpus;
@@ -156,7 +157,8 @@ void Corpus::check() const {
     sound = offsets_[i] <= offsets_[i + 1] && group_id_[i] >= -1 && group_id_[i] < static_cast<std::int64_t>(texts_.labels.size());
     sound = sound && text_id_[i] == (group_id_[i] < 0 ? -1 : first_text_of_group_[static_cast<size_t>(group_id_[i])]);
   }
-  if (!sound) throw DataError(fmt::format("{}: offsets, text_id and group_id do not fit together; the file is damaged, tokenize the cells again", path_.string()));
+  if (!sound)
+    throw DataError(fmt::format("{}: offsets, text_id and group_id do not fit together; the file is damaged, tokenize the cells again", path_.string()));
 }
 
 std::int64_t Corpus::copy_tokens(std::uint64_t cell, std::span<std::int32_t> out) const {
@@ -202,7 +204,8 @@ void Corpus::verify() const {
   content.add("group_id", group_id_.bytes());
   content.add("type_id", type_id_.bytes());
   if (content.finish(vocabulary_, texts_) != content_hash())
-    throw DataError(fmt::format("{}: the content does not have the hash that the file states; the file is damaged, tokenize the cells again", path_.string()));
+    throw DataError(fmt::format("{}: the content does not have the hash that the file states; the file is damaged, tokenize the cells again",
+                                path_.string()));
 }
 
 }  // namespace lc

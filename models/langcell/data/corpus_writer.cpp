@@ -211,7 +211,8 @@ std::string CorpusWriter::finish(const Funnel& funnel, std::span<const CorpusInp
   });
   ContentHash content;
   const bool narrow = s.setup.vocabulary.size() <= 65536;
-  content.add_hash("tokens", narrow ? store<std::int32_t, std::uint16_t>(s.file, "tokens", s.tokens) : store<std::int32_t, std::uint32_t>(s.file, "tokens", s.tokens));
+  content.add_hash("tokens", narrow ? store<std::int32_t, std::uint16_t>(s.file, "tokens", s.tokens)
+                                    : store<std::int32_t, std::uint32_t>(s.file, "tokens", s.tokens));
   content.add_hash("offsets", store<std::uint64_t, std::uint64_t>(s.file, "offsets", s.offsets));
   content.add_hash("text_id", store<std::int32_t, std::int32_t>(s.file, "text_id", texts));
   content.add_hash("group_id", store<std::int32_t, std::int32_t>(s.file, "group_id", s.groups));

@@ -98,11 +98,12 @@ std::vector<std::string> basic_words(std::string_view text) {
 }
 
 WordPiece::WordPiece(std::vector<std::string> pieces, std::string_view where) : pieces_(std::move(pieces)) {
-  for (size_t i = 0; i < pieces_.size(); ++i) id_of_[pieces_[i]] = static_cast<std::int32_t>(i);  // of a repeated piece the last one counts, as upstream
+  for (size_t i = 0; i < pieces_.size(); ++i) id_of_[pieces_[i]] = static_cast<std::int32_t>(i);  // a repeated piece: the last counts, as upstream
   for (size_t i = 0; i < specials.size(); ++i) {
     special_[i] = id_of(specials[i]);
     if (special_[i] < 0)
-      throw ModelError(fmt::format("{}: a vocabulary of {} pieces without {}; give a whole BERT vocabulary, one piece a line", where, pieces_.size(), specials[i]));
+      throw ModelError(fmt::format("{}: a vocabulary of {} pieces without {}; give a whole BERT vocabulary, one piece a line", where,
+                                   pieces_.size(), specials[i]));
   }
 }
 
