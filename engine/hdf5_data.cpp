@@ -157,10 +157,30 @@ std::optional<std::uint64_t> Hdf5::contiguous_offset() const {
 
 // ---- reading ----------------------------------------------------------------------------------------------------------------
 
+namespace {
+
+// The filter without which a dataset cannot be read, as a clause; empty when all are there.
+std::string missing_filter(hid_t dataset) {
+  const Id creation(H5Dget_create_plist(dataset));
+  for (int i = 0; i < std::max(H5Pget_nfilters(creation), 0); ++i) {
+    unsigned flags = 0, configuration = 0;
+    size_t values = 0;
+    char name[64] = "";
+    const H5Z_filter_t filter = H5Pget_filter2(creation, static_cast<unsigned>(i), &flags, &values, nullptr, sizeof name, name, &configuration);
+    if (filter >= 0 && H5Zfilter_avail(filter) <= 0) return fmt::format("{} (HDF5 filter {})", *name ? name : "a filter", static_cast<int>(filter));
+  }
+  return {};
+}
+
+}  // namespace
+
 void Hdf5::load(std::int64_t type, std::uint64_t begin, std::uint64_t count, void* out) const {
   if (items_in(begin, begin + count) == 0) return;
   const auto [file, memory] = spaces_of_rows(id(), shape(), begin, count);
-  if (H5Dread(id(), type, memory, file, H5P_DEFAULT, out) < 0) cannot_read(*this, fmt::format("rows {} to {}", begin, begin + count));
+  if (H5Dread(id(), type, memory, file, H5P_DEFAULT, out) >= 0) return;
+  if (const std::string filter = missing_filter(id()); !filter.empty())
+    throw DataError(fmt::format("{}: compressed with {}, which this program cannot read; save the file again with gzip", where(), filter));
+  cannot_read(*this, fmt::format("rows {} to {}", begin, begin + count));
 }
 
 std::int64_t Hdf5::memory_type(Item item) {

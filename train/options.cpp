@@ -4,6 +4,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <cmath>
 #include <concepts>
 #include <limits>
 #include <map>
@@ -21,7 +22,6 @@ namespace lc {
 namespace {
 
 constexpr double kAny = std::numeric_limits<double>::infinity();
-constexpr double kCount = 9e15;  // whole numbers that a double holds exactly
 
 enum class OnResume : std::uint8_t { fixed, free };
 
@@ -33,11 +33,11 @@ struct Range {  // of numbers; `open` ends are not in it
     return !(ends == Ends::open && x == low) && !(ends != Ends::closed && x == high);
   }
   std::string text() const {
-    if (high >= kCount) return fmt::format("{} {}", ends == Ends::open ? "above" : "at least", low);
+    if (high == kAny) return fmt::format("{} {}", ends == Ends::open ? "above" : "at least", low);
     return fmt::format("{} {} {} {}", ends == Ends::open ? "above" : "from", low, ends == Ends::open ? "and below" : ends == Ends::closed ? "to" : "to below", high);
   }
 };
-const Range kFromZero{0, kCount}, kFromOne{1, kCount}, kAboveZero{0, kCount, Range::Ends::open}, kShare{0, 1, Range::Ends::open_above};
+const Range kFromZero{0, kAny}, kFromOne{1, kAny}, kAboveZero{0, kAny, Range::Ends::open}, kShare{0, 1, Range::Ends::open_above};
 
 template <class E> struct Name {
   const char* text;
@@ -141,7 +141,7 @@ void take(const std::string& key, std::int64_t& value, const toml::node& node, c
 }
 void take(const std::string& key, double& value, const toml::node& node, const Range& range) {
   const auto number = node.is_number() ? node.value<double>() : std::nullopt;
-  if (!number || !range.holds(*number)) refuse(key, "a number " + range.text(), node);
+  if (!number || !std::isfinite(*number) || !range.holds(*number)) refuse(key, "a number " + range.text(), node);
   value = *number;
 }
 void take(const std::string& key, std::vector<std::string>& value, const toml::node& node) {

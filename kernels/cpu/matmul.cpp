@@ -81,8 +81,8 @@ HWY_EXPORT(sum_rows_bf16);
 
 // Tiles of the result; a product of 128 rows and its result stay in L2.
 constexpr std::int64_t kRowTile = 128, kColumnTile = 1024;
-constexpr std::int64_t kWeightRowTile = 64, kWeightColumnTile = 512;
-constexpr std::int64_t kTokens = 1024;        // widened at a time for the weight gradient
+constexpr std::int64_t kWeightRowTile = 64, kWeightColumnTile = 1024;
+constexpr std::int64_t kTokens = 1024;        // of one step of the weight gradient: read by every tile while in cache
 constexpr std::int64_t kBiasRows = 128;       // per partial sum of dbias
 constexpr std::int64_t kTransposeRows = 512;  // from here on it pays to transpose the weights once
 
@@ -213,14 +213,13 @@ void input_gradient(const LinearInputGradient<T>& a) {
   product.check();
 }
 
-// All tokens in one product per tile of dw; bf16 in stretches of tokens that fit the room they are widened into.
 template <class T>
 void weight_gradient(const LinearWeightGradient<T>& a) {
   const Rows<float> dw{a.dw, a.dy.columns, a.x.columns, a.x.columns};
-  const std::int64_t tokens = a.dy.rows, step = dtype_of<T> == DType::f32 ? std::max<std::int64_t>(tokens, 1) : kTokens;
+  const std::int64_t tokens = a.dy.rows;
   Products product;
-  for (std::int64_t t = 0; t < tokens; t += step) {
-    const std::int64_t end = std::min(tokens, t + step);
+  for (std::int64_t t = 0; t < tokens; t += kTokens) {
+    const std::int64_t end = std::min(tokens, t + kTokens);
     const auto dy = as_float_parallel<LeftRoom>(part_rows(a.dy, t, end)), x = as_float_parallel<RightRoom>(part_rows(a.x, t, end));
     for_tiles(dw.rows, dw.columns, kWeightRowTile, kWeightColumnTile,
               [&](std::int64_t r0, std::int64_t r1, std::int64_t c0, std::int64_t c1) {

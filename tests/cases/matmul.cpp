@@ -1,4 +1,4 @@
-// matmul against three loops. Sizes lie on both sides of every tile: 64 and 128 rows, 512 and 1024 columns, 1024 tokens.
+// matmul against three loops. Sizes lie on both sides of every tile: 64 and 128 rows, 1024 columns, 512 and 1024 tokens.
 #include <cmath>
 
 #include "engine/tape.h"
@@ -91,7 +91,7 @@ std::vector<OpCase> matmul_cases() {
       make("relu", {.tokens = 65, .in = 33, .out = 31, .activation = relu}),  // no pre-activation so near 0 that differences meet the kink
       make("gelu", {.tokens = 65, .in = 33, .out = 65, .activation = gelu}),
       make("several row tiles", {.tokens = 600, .in = 9, .out = 17, .activation = gelu}),
-      make("more tokens than are widened at once", {.tokens = 1100, .in = 5, .out = 7, .activation = relu}),
+      make("more tokens than one step of the weight gradient", {.tokens = 1100, .in = 5, .out = 7, .activation = relu}),
       make("several column tiles", {.tokens = 5, .in = 7, .out = 1030, .activation = relu}),
       make("many inputs", {.tokens = 3, .in = 1030, .out = 65}),
       make("no rows", {.tokens = 0, .in = 5, .out = 7, .activation = gelu}),

@@ -44,7 +44,7 @@ def rich(cells=61, genes=257, seed=3, x=sparse.csr_matrix, layer=sparse.csr_matr
     logged = data.X.copy()
     logged = sparse.diags(1e4 / np.asarray(logged.sum(1)).ravel()) @ logged
     logged.data = np.log1p(logged.data).astype(np.float32)
-    data.X = x(sparse.csr_matrix(logged, dtype=np.float32)) if x is not np.asarray else logged.toarray().astype(np.float32)
+    data.X = x(logged.toarray().astype(np.float32))
     data.obsm["X_pca"] = rng.normal(size=(cells, 5))
     data.obsm["sparse"] = sparse.random(cells, 9, 0.3, "csr", random_state=1)
     data.obsm["table"] = pd.DataFrame({"a": np.arange(cells), "b": pd.Categorical(types)}, index=data.obs_names)

@@ -153,6 +153,7 @@ def test_faults_have_their_exit_code_and_leave_nothing(langcell, tmp_path):
     (tmp_path / "short.h5ad").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "text.h5ad").write_text("no HDF5 here")
     (tmp_path / "there.h5ad").write_text("keep me")
+    rich().write_h5ad(tmp_path / "lzf.h5ad", compression="lzf")
     start = sorted(path.name for path in tmp_path.iterdir())
 
     def fails(code, word, source="in.h5ad", train=tmp_path / "a.h5ad", test=tmp_path / "b.h5ad", key="cell_type", more=()):
@@ -163,6 +164,7 @@ def test_faults_have_their_exit_code_and_leave_nothing(langcell, tmp_path):
     fails(3, "no such file", source="nowhere.h5ad")
     fails(3, "cut short", source="short.h5ad")
     fails(3, "not an HDF5 file", source="text.h5ad")
+    fails(3, "compressed with lzf", source="lzf.h5ad")
     fails(3, "no column 'nope'", key="nope")
     fails(2, "is the input", train=tmp_path / "in.h5ad", more=["--overwrite"])
     fails(2, "exists already", test=tmp_path / "there.h5ad")

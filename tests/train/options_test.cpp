@@ -71,14 +71,14 @@ TEST(Options, StepsAndEpochsReplaceEachOther) {
 
 TEST(Options, WhatIsWrittenStartsTheSameRun) {
   const Options o = with("[model]\npreset = \"tiny\"\ninit = 'C:\\dir \"x\"'\n[data]\ncorpus = ['ä b.h5', 'c.h5']\nholdout = 0.1\nholdout_by = 'donor_id'\n"
-                         "[train]\nseed = 9007199254740991\n[stage1]\nlr = 0.1\nwarmup = 3\n[stage2]\nlr = 3.0000000000000004e-5\nsteps = 0\nobjectives = { matching = 0.3 }\nfreeze = ['a', 'b*']\n");
+                         "[train]\nseed = 9223372036854775807\n[stage1]\nlr = 0.1\nwarmup = 3\n[stage2]\nlr = 3.0000000000000004e-5\nsteps = 0\nobjectives = { matching = 0.3 }\nfreeze = ['a', 'b*']\n");
   const std::string text = to_toml(o);
   const Options again = with(text);
   EXPECT_EQ(to_toml(again), text);
   EXPECT_NO_THROW(require_resumable(o, again));
   EXPECT_EQ(again.stage2.lr, 3.0000000000000004e-5);
   EXPECT_EQ(again.model.init, "C:\\dir \"x\"");
-  EXPECT_EQ(again.train.seed, 9007199254740991);
+  EXPECT_EQ(again.train.seed, 9223372036854775807);
   EXPECT_EQ(again.data.corpus, o.data.corpus);
   EXPECT_TRUE(holds(text, "[stage2.objectives]\n"));
 }
@@ -109,6 +109,7 @@ TEST(Options, EveryMistakeIsNamedWithItsKey) {
       {"[data]\ncorpus = ['a', 3]", "data.corpus: wanted a list of texts"},
       {"[data]\nsampling = 'sqrt_type'", "data.sampling: wanted one of uniform"},
       {"[stage1]\nlr = nan", "stage1.lr: wanted a number at least 0, got nan"},
+      {"[stage1]\nlr = inf", "stage1.lr: wanted a number at least 0, got inf"},
       {"[stage1]\nlr = '1e-3'", "stage1.lr: wanted a number"},
       {"[stage1]\nsteps = -1", "stage1.steps: wanted a whole number at least 0, got -1"},
       {"[stage1]\ntemperature = 0", "stage1.temperature: wanted a number above 0, got 0"},

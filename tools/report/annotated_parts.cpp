@@ -101,8 +101,9 @@ void take_metrics(const nlohmann::json& json, const std::string& where, Annotati
   }
   if (report.methods.empty()) throw DataError(fmt::format("{}: holds no metrics of `langcell evaluate`", where));
   const nlohmann::json split = json.value("split", nlohmann::json::object());
-  if (split.contains("n_train") && split["n_train"].is_number_unsigned()) report.train_cells = split["n_train"].get<size_t>();
-  if (split.contains("seed") && split["seed"].is_number_unsigned()) report.seed = split["seed"].get<std::uint64_t>();
+  const auto natural = [&](const char* key) { return split.contains(key) && split[key].is_number_integer() && split[key] >= 0; };
+  if (natural("n_train")) report.train_cells = split["n_train"].get<size_t>();
+  if (natural("seed")) report.seed = split["seed"].get<std::uint64_t>();
 }
 
 }  // namespace lc::report

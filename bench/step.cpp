@@ -1,0 +1,100 @@
+// Times the cell tower, forward and backward, on the real token lengths of a corpus: length-grouped batches, random upstream gradient.
+// usage: step CORPUS [--preset small] [--tokens 512] [--cells 64] [--batch 16] [--repeats 5] [--dropout] [--forward] [--json FILE]
+#include <fmt/format.h>
+#include <omp.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <chrono>
+#include <nlohmann/json.hpp>
+#include <numeric>
+
+#include "engine/atomic_file.h"
+#include "engine/memory.h"
+#include "engine/tape.h"
+#include "kernels/cpu/dispatch.h"
+#include "models/langcell/data/batches.h"
+#include "models/langcell/data/corpus.h"
+#include "models/langcell/langcell.h"
+
+namespace {
+
+double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+
+// The same cells as bench/peers/torch_step.py takes: sorted by length, groups of 16 spread evenly over the lengths.
+std::vector<std::vector<std::int64_t>> length_groups(const lc::Corpus& corpus, int tokens, std::int64_t cells, std::int64_t batch) {
+  std::vector<std::int64_t> order(corpus.cells());
+  std::iota(order.begin(), order.end(), 0);
+  const auto length = [&](std::int64_t c) { return std::min<std::int64_t>(tokens, corpus.length(static_cast<std::uint64_t>(c)) + 1); };
+  std::stable_sort(order.begin(), order.end(), [&](std::int64_t a, std::int64_t b) { return length(a) < length(b); });
+  const std::int64_t groups = std::ssize(order) / 16, wanted = std::max<std::int64_t>(1, cells / 16);
+  std::vector<std::vector<std::int64_t>> batches;
+  for (std::int64_t k = 0; k < wanted; ++k) {
+    const auto p = static_cast<std::int64_t>((static_cast<double>(k) + 0.5) * static_cast<double>(groups) / static_cast<double>(wanted));
+    for (std::int64_t z = 0; z < 16; z += batch) batches.emplace_back(order.begin() + p * 16 + z, order.begin() + p * 16 + std::min<std::int64_t>(16, z + batch));
+  }
+  return batches;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  CLI::App app("one step of the cell tower on real cells");
+  std::string corpus_path, preset = "small", json_file;
+  int tokens = 512, repeats = 5;
+  std::int64_t cells = 64, batch = 16;
+  bool dropout = false, forward_only = false;
+  app.add_option("CORPUS", corpus_path)->required();
+  app.add_option("--preset", preset);
+  app.add_option("--tokens", tokens);
+  app.add_option("--cells", cells);
+  app.add_option("--batch", batch);
+  app.add_option("--repeats", repeats);
+  app.add_flag("--dropout", dropout, "as the model trains: 0.02 on attention weights and hidden states");
+  app.add_flag("--forward", forward_only);
+  app.add_option("--json", json_file);
+  CLI11_PARSE(app, argc, argv);
+
+  const lc::Corpus corpus = lc::Corpus::open(corpus_path);
+  lc::LangCell model(lc::preset(preset, corpus.vocabulary().size(), 1000), {lc::LangCell::Part::absent, lc::LangCell::Part::absent}, lc::DType::f32);
+  model.parameters().initialize(0);
+  model.parameters().allocate_training();
+  std::vector<lc::Tokens> batches;
+  std::int64_t count = 0, total = 0;
+  for (const auto& which : length_groups(corpus, tokens, cells, batch)) {
+    lc::Sequences s;
+    for (const std::int64_t c : which) {
+      std::vector<std::int32_t> genes(static_cast<std::size_t>(tokens - 1));
+      genes.resize(static_cast<std::size_t>(corpus.copy_tokens(static_cast<std::uint64_t>(c), genes)));
+      s.add(lc::cell_sequence(genes, corpus.vocabulary().cls(), tokens), lc::sequence_key(lc::Pass::view_a, static_cast<std::uint64_t>(c)));
+    }
+    count += std::ssize(which), total += std::ssize(s.ids);
+    batches.push_back(lc::upload(s, lc::Purpose::training));
+  }
+  double best = 1e30;
+  for (int r = 0; r <= repeats; ++r) {  // the first pass warms memory and is not counted
+    const double start = now();
+    for (const lc::Tokens& b : batches) {
+      lc::PassOptions pass;
+      if (dropout) pass.chance = lc::chance_of_step(0, 1, static_cast<std::uint32_t>(r));
+      lc::Tape tape;
+      if (!forward_only) {
+        model.parameters().zero_gradients();
+        model.parameters().attach(&tape);
+      }
+      const lc::Tensor hidden = model.encode_cells(b, pass);
+      if (!forward_only) tape.backward({{hidden, hidden.detached()}});
+      model.parameters().attach(nullptr);
+    }
+    if (r > 0) best = std::min(best, now() - start);
+  }
+  const double rate = static_cast<double>(count) / best;
+  fmt::print("{} at {} tokens, {} cells ({} tokens), batch {}, {}, dropout {}: {:.2f} cells/s, {:.0f} tokens/s; best of {}; {}, {} threads; peak memory {:.2f} GiB\n", preset, tokens, count, total, batch,
+             forward_only ? "forward" : "forward + backward", dropout ? "0.02" : "off", rate, static_cast<double>(total) / best, repeats, lc::kernels::instruction_set(), omp_get_max_threads(),
+             static_cast<double>(lc::memory_use({}).peak) / 1073741824.0);
+  if (!json_file.empty()) {
+    lc::write_file(json_file, nlohmann::ordered_json{{"preset", preset}, {"tokens", tokens}, {"cells", count}, {"batch", batch}, {"dropout", dropout}, {"forward_only", forward_only}, {"cells_per_s", rate}, {"repeats", repeats},
+                                                      {"threads", omp_get_max_threads()}, {"instruction_set", lc::kernels::instruction_set()}}.dump(1) + "\n");
+  }
+  return 0;
+}
