@@ -1,0 +1,65 @@
+// A corpus of made-up cells in which each group prefers genes of its own: enough for a model to learn from in seconds.
+#pragma once
+#include <random>
+#include <string>
+#include <vector>
+
+#include "models/langcell/data/corpus.h"
+#include "models/langcell/data/word_piece_builder.h"
+#include "tests/support/test_data.h"
+#include "train/dataset.h"
+
+namespace lc::test {
+
+struct SmallCorpus {
+  std::int64_t cells = 64, groups = 4;
+  std::int64_t without_text = 0;  // the last cells have none
+  int genes = 80, longest = 40;
+};
+
+inline std::filesystem::path write_corpus(const std::filesystem::path& path, const SmallCorpus& what) {
+  std::vector<Gene> genes;
+  for (int i = 0; i < what.genes; ++i) genes.push_back({"ENSG" + std::to_string(1000000 + i), "G" + std::to_string(i), 1.0 + i % 7});
+  std::string json = "{";
+  for (std::int64_t g = 0; g < what.groups; ++g) json += (g ? ", \"type " : "\"type ") + std::to_string(g) + "\": \"a cell of kind number " + std::to_string(g) + " with markers\"";
+  CorpusSetup setup;
+  setup.vocabulary = GeneVocabulary(genes), setup.texts = Texts::parse(json + "}", "texts"), setup.existing = Existing::replace;
+  CorpusWriter writer(path, std::move(setup));
+  std::mt19937_64 random(7);
+  for (std::int64_t c = 0; c < what.cells; ++c) {
+    const auto group = static_cast<std::int32_t>(c % what.groups);
+    std::vector<std::int32_t> order;
+    for (int i = 0; i < what.genes; ++i) order.push_back(2 + i);
+    std::shuffle(order.begin(), order.end(), random);
+    std::stable_sort(order.begin(), order.end(), [&](std::int32_t a, std::int32_t b) { return (a % what.groups == group) > (b % what.groups == group); });
+    order.resize(5 + random() % static_cast<std::uint64_t>(what.longest - 4));
+    const std::string name = "cell" + std::to_string(c);
+    writer.append({name, order, c >= what.cells - what.without_text ? -1 : group});
+  }
+  writer.finish({static_cast<std::uint64_t>(what.cells), static_cast<std::uint64_t>(what.cells), {}, {}}, {}, {});
+  return path;
+}
+
+struct SmallModel {  // tiny, on the corpus, ready to train
+  SmallModel(const std::filesystem::path& corpus, DType storage = DType::f32) : data({corpus}) {
+    word_piece = build_word_piece(data.texts());
+    data.tokenize_texts(word_piece, 64);
+    model = std::make_unique<LangCell>(preset("tiny", data.vocabulary().size(), word_piece.size()), LangCell::Parts{}, storage);
+    model->parameters().initialize(11);
+    model->parameters().allocate_training();
+  }
+  std::vector<float> weights() const {
+    const auto& p = model->parameters();
+    const float* w = p.master(p.named().front());
+    return {w, w + p.size()};
+  }
+  std::vector<float> gradients() const {
+    const auto g = model->parameters().gradients();
+    return {g.begin(), g.end()};
+  }
+  Dataset data;
+  WordPiece word_piece;
+  std::unique_ptr<LangCell> model;
+};
+
+}  // namespace lc::test
