@@ -1,7 +1,7 @@
 // HDF5 behind one class: files, objects and attributes here, the contents of datasets in hdf5_data.cpp.
-#include "engine/hdf5_handles.h"
-
 #include <algorithm>
+
+#include "engine/hdf5_handles.h"
 
 namespace lc {
 
@@ -30,7 +30,8 @@ std::string h5::reason() {
 }
 
 void h5::cannot_read(const Hdf5& object, std::string_view what) {
-  throw DataError(fmt::format("{}: {} cannot be read: {}; the file is damaged or of a form this program does not know", object.where(), what, reason()));
+  throw DataError(fmt::format("{}: {} cannot be read: {}; the file is damaged or of a form this program does not know", object.where(),
+                              what, reason()));
 }
 
 void h5::cannot_write(const Hdf5& object, std::string_view what) {
@@ -67,7 +68,8 @@ hid_t open_existing(const std::filesystem::path& path, unsigned flags) {
   const std::string why = reason();
   if (why.find("truncated") != std::string::npos)
     throw DataError(fmt::format("{}: the file is cut short ({}); copy or download it again", path.string(), why));
-  if (std::filesystem::file_size(path, error) == 0) throw DataError(fmt::format("{}: the file is empty; copy or download it again", path.string()));
+  if (std::filesystem::file_size(path, error) == 0)
+    throw DataError(fmt::format("{}: the file is empty; copy or download it again", path.string()));
   if (H5Fis_hdf5(path.c_str()) == 0) throw DataError(fmt::format("{}: not an HDF5 file", path.string()));
   throw DataError(fmt::format("{}: cannot be opened: {}", path.string(), why));
 }
@@ -158,7 +160,8 @@ std::vector<std::string> Hdf5::children() const {
     static_cast<std::vector<std::string>*>(out)->emplace_back(name);
     return 0;
   };
-  if (H5Literate(id(), tracked ? H5_INDEX_CRT_ORDER : H5_INDEX_NAME, H5_ITER_INC, nullptr, collect, &names) < 0) cannot_read(*this, "the group");
+  if (H5Literate(id(), tracked ? H5_INDEX_CRT_ORDER : H5_INDEX_NAME, H5_ITER_INC, nullptr, collect, &names) < 0)
+    cannot_read(*this, "the group");
   return names;
 }
 
@@ -183,7 +186,8 @@ void Hdf5::copy_from(const Hdf5& source, std::string_view path) const {
   const Id how(H5Pcreate(H5P_OBJECT_COPY));
   H5Pset_copy_object(how, H5O_COPY_EXPAND_REFERENCE_FLAG);
   if (H5Ocopy(source.id(), ".", id(), std::string(path).c_str(), how, link_creation()) < 0)
-    throw ResourceError(fmt::format("{}: cannot be copied to {}: {}; check the input and free space", source.where(), where(path), reason()));
+    throw ResourceError(
+        fmt::format("{}: cannot be copied to {}: {}; check the input and free space", source.where(), where(path), reason()));
 }
 
 // ---- attributes -------------------------------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 // The one place that touches HDF5's C handles: `Hdf5` is an open file, group or dataset; copying copies the handle.
-// A failed read is a DataError naming file:object, a failed write a ResourceError. Reading converts numbers as C casts do, but clamps at the range.
+// A failed read is a DataError naming file:object, a failed write a ResourceError. Reading converts numbers as C casts do, but clamps at
+// the range.
 #pragma once
 #include <concepts>
 #include <cstdint>
@@ -18,13 +19,13 @@ enum class H5Kind : std::uint8_t { integer, floating, boolean, text, reference, 
 
 template <class T>
 concept H5Value = std::same_as<T, float> || std::same_as<T, double> || std::same_as<T, std::int8_t> || std::same_as<T, std::uint8_t> ||
-                  std::same_as<T, std::int16_t> || std::same_as<T, std::uint16_t> || std::same_as<T, std::int32_t> || std::same_as<T, std::uint32_t> ||
-                  std::same_as<T, std::int64_t> || std::same_as<T, std::uint64_t> || std::same_as<T, H5Bool>;
+    std::same_as<T, std::int16_t> || std::same_as<T, std::uint16_t> || std::same_as<T, std::int32_t> || std::same_as<T, std::uint32_t> ||
+    std::same_as<T, std::int64_t> || std::same_as<T, std::uint64_t> || std::same_as<T, H5Bool>;
 
 struct H5Storage {
-  int gzip = 0;                      // 0: not compressed; without gzip, chunk and grows the data are contiguous (mappable)
+  int gzip = 0;                           // 0: not compressed; without gzip, chunk and grows the data are contiguous (mappable)
   std::vector<std::uint64_t> chunk = {};  // empty: chosen, about 64 Ki elements
-  bool grows = false;                // rows can be appended
+  bool grows = false;                     // rows can be appended
 };
 
 struct H5Range {
@@ -38,7 +39,7 @@ class Hdf5 {
   static Hdf5 open(const std::filesystem::path& path);    // read-only, without file locks (they fail on NFS and Lustre)
   static Hdf5 create(const std::filesystem::path& path);  // cuts an existing file
   static Hdf5 edit(const std::filesystem::path& path);    // an existing file, read and write
-  void close();                                           // of a written file: flushes, closes everything in it; ResourceError when the disk is full
+  void close();  // of a written file: flushes, closes everything in it; ResourceError when the disk is full
 
   // Objects. Paths are relative to this object; those in between are created when writing.
   std::string where(std::string_view path = {}) const;  // "cells.h5ad:/obs/cell_type", for messages
@@ -48,11 +49,12 @@ class Hdf5 {
   bool has_dataset(std::string_view path) const;
   bool is_group() const;
   bool is_dataset() const;
-  Hdf5 at(std::string_view path) const;               // DataError when it is not there
-  std::vector<std::string> children() const;          // by creation where the file tracks it, else by name
-  Hdf5 group(std::string_view path) const;            // opened, or made
-  void remove(std::string_view path) const;           // nothing happens when it is not there
-  void copy_from(const Hdf5& source, std::string_view path) const;  // source object with everything below and its attributes, also from another file
+  Hdf5 at(std::string_view path) const;       // DataError when it is not there
+  std::vector<std::string> children() const;  // by creation where the file tracks it, else by name
+  Hdf5 group(std::string_view path) const;    // opened, or made
+  void remove(std::string_view path) const;   // nothing happens when it is not there
+  void copy_from(const Hdf5& source,
+                 std::string_view path) const;  // source object with everything below and its attributes, also from another file
 
   // Attributes of this object.
   bool has_attribute(std::string_view attribute) const;
@@ -77,37 +79,58 @@ class Hdf5 {
   H5Kind kind() const;
   size_t item_bytes() const;
   Shape shape() const;
-  bool is_null() const;        // a dataset without a dataspace (anndata's None)
-  std::uint64_t rows() const;  // 1 for a scalar
+  bool is_null() const;                                    // a dataset without a dataspace (anndata's None)
+  std::uint64_t rows() const;                              // 1 for a scalar
   std::optional<std::uint64_t> contiguous_offset() const;  // where the bytes lie in the file, when they lie in one piece
-  template <H5Value T> std::vector<T> read() const { return read_rows<T>(0, rows()); }
-  template <H5Value T> std::vector<T> read_rows(std::uint64_t begin, std::uint64_t end) const {
+  template <H5Value T>
+  std::vector<T> read() const {
+    return read_rows<T>(0, rows());
+  }
+  template <H5Value T>
+  std::vector<T> read_rows(std::uint64_t begin, std::uint64_t end) const {
     std::vector<T> out(items_in(begin, end));
     read_rows<T>(begin, end, std::span<T>(out));
     return out;
   }
-  template <H5Value T> void read_rows(std::uint64_t begin, std::uint64_t end, std::span<T> out) const { read_items(item<T>(), begin, end, out.data(), out.size()); }
+  template <H5Value T>
+  void read_rows(std::uint64_t begin, std::uint64_t end, std::span<T> out) const {
+    read_items(item<T>(), begin, end, out.data(), out.size());
+  }
   std::vector<std::string> read_strings() const;
   std::vector<std::string> read_strings(std::uint64_t begin, std::uint64_t end) const;
 
   // Writing datasets; an empty shape with one value writes a scalar. An object of that name must not exist.
-  template <H5Value T> Hdf5 write(std::string_view path, std::span<const T> values, const Shape& shape, const H5Storage& storage = {}) const {
+  template <H5Value T>
+  Hdf5 write(std::string_view path, std::span<const T> values, const Shape& shape, const H5Storage& storage = {}) const {
     Hdf5 dataset = allocate<T>(path, shape, storage);
     dataset.write_rows<T>(0, values);
     return dataset;
   }
-  template <H5Value T> Hdf5 write(std::string_view path, const std::vector<T>& values, const H5Storage& storage = {}) const {
+  template <H5Value T>
+  Hdf5 write(std::string_view path, const std::vector<T>& values, const H5Storage& storage = {}) const {
     return write<T>(path, std::span<const T>(values), Shape{values.size()}, storage);
   }
-  template <H5Value T> Hdf5 write_scalar(std::string_view path, T value) const { return write<T>(path, std::span<const T>(&value, 1), Shape{}); }
-  Hdf5 write_strings(std::string_view path, std::span<const std::string> values, const H5Storage& storage = {}) const;  // variable-length UTF-8
-  Hdf5 write_string(std::string_view path, std::string_view value) const;                                               // a scalar
-  template <H5Value T> Hdf5 allocate(std::string_view path, const Shape& shape, const H5Storage& storage = {}) const {  // to be filled by rows
+  template <H5Value T>
+  Hdf5 write_scalar(std::string_view path, T value) const {
+    return write<T>(path, std::span<const T>(&value, 1), Shape{});
+  }
+  Hdf5 write_strings(std::string_view path, std::span<const std::string> values,
+                     const H5Storage& storage = {}) const;                 // variable-length UTF-8
+  Hdf5 write_string(std::string_view path, std::string_view value) const;  // a scalar
+  template <H5Value T>
+  Hdf5 allocate(std::string_view path, const Shape& shape, const H5Storage& storage = {}) const {  // to be filled by rows
     return allocate_items(item<T>(), path, shape, storage);
   }
-  Hdf5 allocate_like(const Hdf5& source, std::string_view path, std::uint64_t rows) const;  // same type, row shape and filters, no attributes
-  template <H5Value T> void write_rows(std::uint64_t begin, std::span<const T> values) const { write_items(item<T>(), begin, values.data(), values.size()); }
-  template <H5Value T> void append_rows(std::span<const T> values) const { append_items(item<T>(), values.data(), values.size()); }  // needs H5Storage::grows
+  Hdf5 allocate_like(const Hdf5& source, std::string_view path,
+                     std::uint64_t rows) const;  // same type, row shape and filters, no attributes
+  template <H5Value T>
+  void write_rows(std::uint64_t begin, std::span<const T> values) const {
+    write_items(item<T>(), begin, values.data(), values.size());
+  }
+  template <H5Value T>
+  void append_rows(std::span<const T> values) const {
+    append_items(item<T>(), values.data(), values.size());
+  }  // needs H5Storage::grows
   void append_strings(std::span<const std::string> values) const;
   // Rows of a dataset of the same type, strings included: the ranges of source, ascending, end to end from row `begin` on.
   void copy_rows(const Hdf5& source, std::span<const H5Range> ranges, std::uint64_t begin) const;
@@ -116,18 +139,30 @@ class Hdf5 {
   struct File;
   struct Handle;
   enum class Item : std::uint8_t { f32, f64, i8, u8, i16, u16, i32, u32, i64, u64, boolean };
-  template <H5Value T> static constexpr Item item() {
-    if constexpr (std::same_as<T, float>) return Item::f32;
-    else if constexpr (std::same_as<T, double>) return Item::f64;
-    else if constexpr (std::same_as<T, std::int8_t>) return Item::i8;
-    else if constexpr (std::same_as<T, std::uint8_t>) return Item::u8;
-    else if constexpr (std::same_as<T, std::int16_t>) return Item::i16;
-    else if constexpr (std::same_as<T, std::uint16_t>) return Item::u16;
-    else if constexpr (std::same_as<T, std::int32_t>) return Item::i32;
-    else if constexpr (std::same_as<T, std::uint32_t>) return Item::u32;
-    else if constexpr (std::same_as<T, std::int64_t>) return Item::i64;
-    else if constexpr (std::same_as<T, std::uint64_t>) return Item::u64;
-    else return Item::boolean;
+  template <H5Value T>
+  static constexpr Item item() {
+    if constexpr (std::same_as<T, float>)
+      return Item::f32;
+    else if constexpr (std::same_as<T, double>)
+      return Item::f64;
+    else if constexpr (std::same_as<T, std::int8_t>)
+      return Item::i8;
+    else if constexpr (std::same_as<T, std::uint8_t>)
+      return Item::u8;
+    else if constexpr (std::same_as<T, std::int16_t>)
+      return Item::i16;
+    else if constexpr (std::same_as<T, std::uint16_t>)
+      return Item::u16;
+    else if constexpr (std::same_as<T, std::int32_t>)
+      return Item::i32;
+    else if constexpr (std::same_as<T, std::uint32_t>)
+      return Item::u32;
+    else if constexpr (std::same_as<T, std::int64_t>)
+      return Item::i64;
+    else if constexpr (std::same_as<T, std::uint64_t>)
+      return Item::u64;
+    else
+      return Item::boolean;
   }
   Hdf5(std::shared_ptr<File> file, std::int64_t id, std::string path);
   static Hdf5 from_file(const std::filesystem::path& path, std::int64_t id);

@@ -112,12 +112,18 @@ std::vector<std::string> h5::StringBuffer::take() const {
 H5Kind Hdf5::kind() const {
   const Id type(H5Dget_type(id()));
   switch (H5Tget_class(type)) {
-    case H5T_INTEGER: return H5Kind::integer;
-    case H5T_FLOAT: return H5Kind::floating;
-    case H5T_ENUM: return H5Kind::boolean;
-    case H5T_STRING: return H5Kind::text;
-    case H5T_REFERENCE: return H5Kind::reference;
-    default: return H5Kind::other;
+    case H5T_INTEGER:
+      return H5Kind::integer;
+    case H5T_FLOAT:
+      return H5Kind::floating;
+    case H5T_ENUM:
+      return H5Kind::boolean;
+    case H5T_STRING:
+      return H5Kind::text;
+    case H5T_REFERENCE:
+      return H5Kind::reference;
+    default:
+      return H5Kind::other;
   }
 }
 
@@ -166,8 +172,10 @@ std::string missing_filter(hid_t dataset) {
     unsigned flags = 0, configuration = 0;
     size_t values = 0;
     char name[64] = "";
-    const H5Z_filter_t filter = H5Pget_filter2(creation, static_cast<unsigned>(i), &flags, &values, nullptr, sizeof name, name, &configuration);
-    if (filter >= 0 && H5Zfilter_avail(filter) <= 0) return fmt::format("{} (HDF5 filter {})", *name ? name : "a filter", static_cast<int>(filter));
+    const H5Z_filter_t filter =
+        H5Pget_filter2(creation, static_cast<unsigned>(i), &flags, &values, nullptr, sizeof name, name, &configuration);
+    if (filter >= 0 && H5Zfilter_avail(filter) <= 0)
+      return fmt::format("{} (HDF5 filter {})", *name ? name : "a filter", static_cast<int>(filter));
   }
   return {};
 }
@@ -185,17 +193,28 @@ void Hdf5::load(std::int64_t type, std::uint64_t begin, std::uint64_t count, voi
 
 std::int64_t Hdf5::memory_type(Item item) {
   switch (item) {
-    case Item::f32: return H5T_NATIVE_FLOAT;
-    case Item::f64: return H5T_NATIVE_DOUBLE;
-    case Item::i8: return H5T_NATIVE_INT8;
-    case Item::u8: return H5T_NATIVE_UINT8;
-    case Item::i16: return H5T_NATIVE_INT16;
-    case Item::u16: return H5T_NATIVE_UINT16;
-    case Item::i32: return H5T_NATIVE_INT32;
-    case Item::u32: return H5T_NATIVE_UINT32;
-    case Item::i64: return H5T_NATIVE_INT64;
-    case Item::u64: return H5T_NATIVE_UINT64;
-    case Item::boolean: break;
+    case Item::f32:
+      return H5T_NATIVE_FLOAT;
+    case Item::f64:
+      return H5T_NATIVE_DOUBLE;
+    case Item::i8:
+      return H5T_NATIVE_INT8;
+    case Item::u8:
+      return H5T_NATIVE_UINT8;
+    case Item::i16:
+      return H5T_NATIVE_INT16;
+    case Item::u16:
+      return H5T_NATIVE_UINT16;
+    case Item::i32:
+      return H5T_NATIVE_INT32;
+    case Item::u32:
+      return H5T_NATIVE_UINT32;
+    case Item::i64:
+      return H5T_NATIVE_INT64;
+    case Item::u64:
+      return H5T_NATIVE_UINT64;
+    case Item::boolean:
+      break;
   }
   return bool_type();
 }
@@ -344,7 +363,8 @@ Hdf5 Hdf5::allocate_like(const Hdf5& source, std::string_view path, std::uint64_
     storage.chunk.assign(chunk, chunk + std::max(rank, 0));
     unsigned flags = 0, level = 0;
     size_t one = 1;
-    if (H5Pget_filter_by_id2(old, H5Z_FILTER_DEFLATE, &flags, &one, &level, 0, nullptr, nullptr) >= 0) storage.gzip = static_cast<int>(level);
+    if (H5Pget_filter_by_id2(old, H5Z_FILTER_DEFLATE, &flags, &one, &level, 0, nullptr, nullptr) >= 0)
+      storage.gzip = static_cast<int>(level);
   }
   return create_dataset(path, type, extent, storage);
 }
@@ -357,7 +377,8 @@ std::vector<std::vector<H5Range>> blocks_of(std::span<const H5Range> ranges, std
   for (const H5Range& range : ranges) {
     for (std::uint64_t from = range.begin; from < range.end; from += budget) {
       const H5Range piece{from, std::min(from + budget, range.end)};
-      const bool joins = !blocks.empty() && piece.end - blocks.back().front().begin <= budget && piece.begin - blocks.back().back().end < gap;
+      const bool joins =
+          !blocks.empty() && piece.end - blocks.back().front().begin <= budget && piece.begin - blocks.back().back().end < gap;
       if (!joins) blocks.emplace_back();
       blocks.back().push_back(piece);
     }
@@ -374,7 +395,8 @@ void Hdf5::copy_rows(const Hdf5& source, std::span<const H5Range> ranges, std::u
   const std::uint64_t width = std::max<std::uint64_t>(row_items(source.shape()), 1);
   const size_t row_bytes = H5Tget_size(type) * width;
   std::vector<char> read, kept;
-  for (const std::vector<H5Range>& block : blocks_of(ranges, std::max<size_t>(kCopyBytes / row_bytes, 1), std::max<size_t>(kChunkItems / width, 1))) {
+  for (const std::vector<H5Range>& block :
+       blocks_of(ranges, std::max<size_t>(kCopyBytes / row_bytes, 1), std::max<size_t>(kChunkItems / width, 1))) {
     const std::uint64_t first = block.front().begin, count = block.back().end - first;
     read.resize(count * row_bytes);
     kept.clear();

@@ -61,9 +61,9 @@ void quiet();          // HDF5 prints nothing; call before the first call of a t
 std::string reason();  // why the last call failed
 [[noreturn]] void cannot_read(const Hdf5& object, std::string_view what);
 [[noreturn]] void cannot_write(const Hdf5& object, std::string_view what);
-hid_t text_type();      // variable-length UTF-8
-hid_t bool_type();      // enum FALSE, TRUE over int8
-hid_t link_creation();  // groups in between are made
+hid_t text_type();            // variable-length UTF-8
+hid_t bool_type();            // enum FALSE, TRUE over int8
+hid_t link_creation();        // groups in between are made
 Id cache_for(hid_t dataset);  // access properties with room for its chunks; negative: the default does
 
 }  // namespace h5

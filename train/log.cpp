@@ -1,15 +1,15 @@
 #include "train/log.h"
 
-#include <fmt/chrono.h>
 #include <fmt/format.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <cstring>
 #include <fstream>
 #include <nlohmann/json.hpp>
-#include <string_view>
 #include <tuple>
+#include <utility>
 
 #include "engine/atomic_file.h"
 #include "engine/errors.h"
@@ -31,6 +31,11 @@ std::string time_left(double seconds) {
   if (s >= 86400) return fmt::format("{}d {}h", s / 86400, s % 86400 / 3600);
   if (s >= 3600) return fmt::format("{}h {:02}m", s / 3600, s % 3600 / 60);
   return fmt::format("{}:{:02}", s / 60, s % 60);
+}
+
+std::size_t columns_of(std::FILE* terminal) {
+  winsize size{};
+  return ::ioctl(::fileno(terminal), TIOCGWINSZ, &size) == 0 && size.ws_col > 1 ? size.ws_col : 160;
 }
 
 }  // namespace
@@ -69,7 +74,7 @@ void cut_log(const std::filesystem::path& path, int stage, std::int64_t step) {
   AtomicFile kept(path);
   for (std::string text; std::getline(in, text);) {
     const nlohmann::json j = nlohmann::json::parse(text, nullptr, false);
-    if (!j.is_object() || in.eof()) continue;  // the last line has no end: cut short
+    if (!j.is_object()) continue;  // cut short
     const auto at = [&](const char* key) { return j.contains(key) && j[key].is_number_integer() ? j[key].get<std::int64_t>() : 0; };
     if (std::tuple(at("stage"), at("step")) > std::tuple(std::int64_t{stage}, step)) continue;
     kept.write(text + "\n");
@@ -85,12 +90,14 @@ Progress::~Progress() {
   if (standing_) std::fputs("\n", out_);
 }
 
+// What matters first: a terminal may be too narrow for all of it.
 std::string Progress::text(const StepRecord& r, std::int64_t done, std::int64_t total, double seconds_left) {
-  std::string text = fmt::format("stage {} step {}  {}/{} ({}%)  loss {:.4f}", r.stage, r.step, done, total, total > 0 ? done * 100 / total : 100, r.losses.loss);
+  std::string text = fmt::format("stage {} step {}  {}/{} ({}%)  {} left  {:.1f} cells/s  loss {:.4f}", r.stage, r.step, done, total, total > 0 ? done * 100 / total : 100,
+                                 time_left(seconds_left), r.samples_per_s, r.losses.loss);
   for (const auto& [name, value] : {std::pair{"mgm", r.losses.mgm}, {"cell-cell", r.losses.cell_cell}, {"cell-text", r.losses.cell_text}, {"matching", r.losses.matching}}) {
     if (value) text += fmt::format("  {} {:.4f}", name, *value);
   }
-  return text + fmt::format("  lr {:.2e}  {:.1f} cells/s  {:.0f} tokens/s  {} left", r.lr, r.samples_per_s, r.tokens_per_s, time_left(seconds_left));
+  return text + fmt::format("  lr {:.2e}  {:.0f} tokens/s", r.lr, r.tokens_per_s);
 }
 
 void Progress::update(const StepRecord& record, std::int64_t done) {
@@ -105,7 +112,7 @@ void Progress::update(const StepRecord& record, std::int64_t done) {
   if (show_ == Show::lines) {
     std::fputs((line + "\n").c_str(), out_);
   } else {
-    std::fputs(("\r" + line + "\x1b[K").c_str(), out_);
+    std::fputs(("\r" + line.substr(0, columns_of(out_) - 1) + "\x1b[K").c_str(), out_);  // a wrapped line could not be overwritten
     standing_ = true;
   }
   std::fflush(out_);

@@ -5,6 +5,7 @@
 #include <omp.h>
 
 #include <chrono>
+#include <map>
 #include <nlohmann/json.hpp>
 
 #include "engine/build.h"
@@ -44,6 +45,7 @@ class Run {
   void hold_out();
   StepRule rule(int stage) const;
   void freeze(int stage);
+  void announce(int stage) const;
   void run_stage(int stage);
   void checkpoint(int stage, std::int64_t step);
   void finish();
@@ -187,9 +189,11 @@ void Run::freeze(int stage) {
   if (s.objectives.mgm <= 0) globs.push_back("mgm_head.*");
   if (!text && s.objectives.cell_cell <= 0) globs.push_back("cell_proj.*");
   parameters.freeze(globs);
+}
 
+void Run::announce(int stage) const {
   std::map<std::string, std::pair<std::int64_t, std::int64_t>> modules;
-  for (const NamedParameter& p : parameters.named()) {
+  for (const NamedParameter& p : model_->parameters().named()) {
     auto& [trained, frozen] = modules[p.name.substr(0, p.name.find('.'))];
     (p.frozen ? frozen : trained) += p.shape.count();
   }
@@ -223,6 +227,7 @@ void Run::run_stage(int stage) {
   const StageOptions& s = options_.stage(stage);
   const Schedule schedule{s.lr, steps, warmup_steps(s, steps, fmt::format("stage{}", stage)), s.decay};
   freeze(stage);
+  announce(stage);
   if (first == 0) model_->parameters().zero_moments();
   const StepRule how = rule(stage);
   Step step(*model_, data_, ranks_, how);
@@ -275,16 +280,16 @@ PretrainOutcome Run::operator()() {
   }
   if (!options_.stage1.runs() && !options_.stage2.runs()) throw UsageError("stage1.steps, stage2.steps: both stages are skipped, there is nothing to do");
   build_model();
-  open_folder();
   hold_out();
-  std::int64_t total = 0;
-  for (const int stage : {1, 2}) {
+  std::int64_t total = 0, steps[3] = {};
+  for (const int stage : {1, 2}) {  // whatever is wrong with a stage is said before anything is written
     if (!options_.stage(stage).runs()) continue;
-    const std::int64_t steps = steps_of(stage, order_of(stage));
-    total += steps;
-    if (stage < start_.stage) done_before_ += steps;
-    if (stage == start_.stage) done_before_ += start_.step;
+    total += steps[stage] = steps_of(stage, order_of(stage));
+    warmup_steps(options_.stage(stage), steps[stage], fmt::format("stage{}", stage));
+    freeze(stage);
   }
+  open_folder();
+  done_before_ = start_.step + (start_.stage == 2 ? steps[1] : 0);
   progress_ = std::make_unique<Progress>(total, done_before_, setup_.progress);
   const StopRequest listening;
   for (const int stage : {1, 2}) {

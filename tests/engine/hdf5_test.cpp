@@ -194,7 +194,8 @@ TEST(Hdf5, FilesThatAreNoneAreNamedWithTheReason) {
   EXPECT_TRUE(holds(message_of<DataError>([&] { Hdf5::open(folder / "absent.h5"); }), "absent.h5: no such file"));
   EXPECT_TRUE(holds(message_of<DataError>([&] { Hdf5::open(folder.path()); }), "a folder"));
   EXPECT_TRUE(holds(message_of<ResourceError>([&] { Hdf5::create(folder / "nowhere/a.h5"); }), "nowhere/a.h5: cannot be created"));
-  EXPECT_TRUE(holds(message_of<ResourceError>([&] { Hdf5::open(folder / "whole.h5").write_scalar("more", 1.0f); }), "whole.h5: the dataset more cannot be written"));
+  EXPECT_TRUE(holds(message_of<ResourceError>([&] { Hdf5::open(folder / "whole.h5").write_scalar("more", 1.0f); }),
+                    "whole.h5: the dataset more cannot be written"));
 }
 
 TEST(Hdf5, DamagedContentIsADataError) {
@@ -207,7 +208,8 @@ TEST(Hdf5, DamagedContentIsADataError) {
   std::string bytes = bytes_of(folder / "a.h5");
   for (size_t i = bytes.size() / 2; i < bytes.size() / 2 + 2000; ++i) bytes[i] = '\x55';
   std::ofstream(folder / "a.h5", std::ios::binary) << bytes;
-  EXPECT_TRUE(holds(message_of<DataError>([&] { Hdf5::open(folder / "a.h5").at("packed").read<float>(); }), "a.h5:/packed: rows 0 to 100000 cannot be read"));
+  EXPECT_TRUE(holds(message_of<DataError>([&] { Hdf5::open(folder / "a.h5").at("packed").read<float>(); }),
+                    "a.h5:/packed: rows 0 to 100000 cannot be read"));
 }
 
 }  // namespace

@@ -7,7 +7,7 @@ import scipy.sparse as sparse
 from anndata.tests.helpers import assert_equal
 
 
-def rich(cells=61, genes=257, seed=3, x=sparse.csr_matrix, layer=sparse.csr_matrix):
+def rich(cells=61, genes=257, seed=3, x=sparse.csr_matrix, layer=sparse.csr_matrix, ids=None):
     """log-normalised X, counts in a layer and in raw (which has more genes), every kind of obs column, obsm, obsp, varm, varp, uns."""
     rng = np.random.default_rng(seed)
     counts = sparse.csr_matrix(rng.negative_binomial(0.6, 0.3, (cells, genes)).astype(np.float32))
@@ -33,7 +33,7 @@ def rich(cells=61, genes=257, seed=3, x=sparse.csr_matrix, layer=sparse.csr_matr
         },
         index=[f"cell{i}" for i in range(cells)],
     )
-    ids = [f"ENSG{i:011}" for i in range(genes)]
+    ids = [f"ENSG{i:011}" for i in range(genes)] if ids is None else list(ids)[:genes]
     var = pd.DataFrame({"gene_name": [f"G{i}" for i in range(genes)], "biotype": pd.Categorical(["a", "b"] * (genes // 2) + ["a"] * (genes % 2))}, index=ids)
     full = anndata.AnnData(counts, obs=obs, var=var)
     few = slice(0, genes - 50)

@@ -1,5 +1,3 @@
-#include "tools/anndata/counts.h"
-
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -10,6 +8,7 @@
 #include "tests/support/expect_error.h"
 #include "tests/support/test_data.h"
 #include "tests/tools/anndata_files.h"
+#include "tools/anndata/counts.h"
 
 namespace lc {
 namespace {
@@ -100,7 +99,8 @@ TEST_F(AnnDataCounts, XIsReadWhenItIsCounts) {
   EXPECT_EQ(found.source(), "X");
   EXPECT_EQ(found.gene_ids(), test::gene_ids(kGenes));
   EXPECT_EQ(found.cell_names(), test::cell_names(kCells));
-  EXPECT_DOUBLE_EQ(std::accumulate(found.gene_totals().begin(), found.gene_totals().end(), 0.0), std::accumulate(counts_.values.begin(), counts_.values.end(), 0.0));
+  EXPECT_DOUBLE_EQ(std::accumulate(found.gene_totals().begin(), found.gene_totals().end(), 0.0),
+                   std::accumulate(counts_.values.begin(), counts_.values.end(), 0.0));
   EXPECT_TRUE(found.warnings().empty());
   expect_counts(found);
 }
@@ -157,7 +157,8 @@ TEST_F(AnnDataCounts, OneFractionInTheLastCellIsFound) {
   Table table = counts_;
   table.at(kCells - 1, kGenes - 1) = 3.25f;
   test::put_sparse(file_, "X", table);
-  EXPECT_TRUE(holds(refusal(), "X: fractions, from no known normalisation (3.25 in cell 40, column 66): corrected counts need --fractional-counts"));
+  EXPECT_TRUE(holds(refusal(),
+                    "X: fractions, from no known normalisation (3.25 in cell 40, column 66): corrected counts need --fractional-counts"));
 }
 
 TEST_F(AnnDataCounts, CorrectedCountsNeedTheirOption) {
@@ -279,7 +280,8 @@ TEST_F(AnnDataGenes, OtherSpeciesAreRefusedByName) {
 }
 
 TEST_F(AnnDataGenes, SymbolsAreLookedUpExactlyAndOnlyWhenAskedFor) {
-  const std::vector<KnownGene> known{{"ENSG00000000001", "Sym1"}, {"ENSG00000000002", "SYM2"}, {"ENSG00000000003", "Sym3"}, {"ENSG00000000009", "Sym3"}};
+  const std::vector<KnownGene> known{
+      {"ENSG00000000001", "Sym1"}, {"ENSG00000000002", "SYM2"}, {"ENSG00000000003", "Sym3"}, {"ENSG00000000009", "Sym3"}};
   start(symbols_);
   EXPECT_TRUE(holds(refusal({.known_genes = known}), "--gene-names"));
   const CountMatrix found = open({.gene_names = GeneNames::accept, .known_genes = known});
@@ -291,8 +293,10 @@ TEST_F(AnnDataGenes, SymbolsAreLookedUpExactlyAndOnlyWhenAskedFor) {
 }
 
 TEST(EnsemblIds, AreToldFromOtherNames) {
-  for (const char* id : {"ENSG00000000003", "ENSG00000000003.15", "ENSGR0000265658", "ENSMUSG00000000001.4"}) EXPECT_TRUE(is_ensembl_gene(id)) << id;
-  for (const char* id : {"", "ENSG", "TP53", "ENST00000000233", "ENSG0000", "ERCC-00002", "ENSG00000000003x", "ens0000000000"}) EXPECT_FALSE(is_ensembl_gene(id)) << id;
+  for (const char* id : {"ENSG00000000003", "ENSG00000000003.15", "ENSGR0000265658", "ENSMUSG00000000001.4"})
+    EXPECT_TRUE(is_ensembl_gene(id)) << id;
+  for (const char* id : {"", "ENSG", "TP53", "ENST00000000233", "ENSG0000", "ERCC-00002", "ENSG00000000003x", "ens0000000000"})
+    EXPECT_FALSE(is_ensembl_gene(id)) << id;
   EXPECT_EQ(without_version("ENSG00000000003.15"), "ENSG00000000003");
   EXPECT_EQ(without_version("AC000001.2"), "AC000001.2");
   EXPECT_FALSE(foreign_species("ENSGR0000265658").has_value());
@@ -320,7 +324,8 @@ TEST(GeneCoverage, FewKnownCountsAreWarnedOfAndVeryFewRefused) {
   EXPECT_TRUE(lists(figures(599).warnings, "only 59.9 % of the counts lie in genes the vocabulary knows; largest missing genes: b 40.1 %"));
   EXPECT_FALSE(figures(300).refusal.has_value());
   ASSERT_TRUE(figures(299).refusal.has_value());
-  EXPECT_TRUE(holds(message_of<DataError>([&] { require(figures(299), LowCoverage::refuse, "in.h5ad"); }), "in.h5ad: only 29.9 % of the counts"));
+  EXPECT_TRUE(
+      holds(message_of<DataError>([&] { require(figures(299), LowCoverage::refuse, "in.h5ad"); }), "in.h5ad: only 29.9 % of the counts"));
   EXPECT_NO_THROW(require(figures(299), LowCoverage::accept, "in.h5ad"));
 }
 

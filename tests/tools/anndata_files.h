@@ -1,7 +1,8 @@
 // Small .h5ad files made by hand, in forms that our own writer does not produce.
 #pragma once
-#include <filesystem>
 #include <fmt/format.h>
+
+#include <filesystem>
 #include <random>
 #include <string>
 #include <vector>

@@ -1,5 +1,3 @@
-#include "tools/anndata/frame.h"
-
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -8,6 +6,7 @@
 #include "tests/support/expect_error.h"
 #include "tests/support/test_data.h"
 #include "tests/tools/anndata_files.h"
+#include "tools/anndata/frame.h"
 
 namespace lc {
 namespace {
@@ -87,8 +86,8 @@ TEST_F(AnnDataFrame, OtherColumnsBecomeCategoriesOfTheirDistinctValues) {
   obs_.write<std::int64_t>("whole", std::vector<std::int64_t>{10, 9, 10, -1});
   obs_.write<double>("real", std::vector<double>{2, 0.5, NAN, 2});
   obs_.write<H5Bool>("flag", std::vector<H5Bool>{H5Bool::yes, H5Bool::no, H5Bool::yes, H5Bool::yes});
-  const Categorical text = with("text").categorical("text"), whole = with("whole").categorical("whole"), real = with("real").categorical("real"),
-                    flag = with("flag").categorical("flag");
+  const Categorical text = with("text").categorical("text"), whole = with("whole").categorical("whole"),
+                    real = with("real").categorical("real"), flag = with("flag").categorical("flag");
   EXPECT_EQ(text.categories, (Texts{"a", "b"}));
   EXPECT_EQ(text.codes, (Codes{1, 0, -1, 1}));
   EXPECT_EQ(whole.categories, (Texts{"-1", "9", "10"}));
@@ -116,7 +115,8 @@ TEST_F(AnnDataFrame, WhatIsWrongIsNamed) {
   obs_.at("type/codes").write_rows<std::int8_t>(2, std::vector<std::int8_t>{2});
   obs_.write<float>("short", std::vector<float>{1, 2});
   write_string_array(obs_, "text", Texts{"b", "a", "", "b"});
-  EXPECT_TRUE(holds(message_of<DataError>([&] { with("type").categorical("type"); }), "/obs/type/codes: row 2 has code 2, there are 2 categories"));
+  EXPECT_TRUE(
+      holds(message_of<DataError>([&] { with("type").categorical("type"); }), "/obs/type/codes: row 2 has code 2, there are 2 categories"));
   EXPECT_TRUE(holds(message_of<DataError>([&] { with("short").categorical("short"); }), "/obs/short: 2 entries, wanted 4"));
   EXPECT_TRUE(holds(message_of<DataError>([&] { with("text").numbers("text"); }), "/obs/text: wanted numbers, found text"));
   EXPECT_TRUE(holds(message_of<DataError>([&] { with("text").categorical("nope"); }), "/obs: no column 'nope'; it has: text"));

@@ -1,11 +1,10 @@
-#include "tools/anndata/matrix.h"
-
 #include <gtest/gtest.h>
 
 #include "engine/errors.h"
 #include "tests/support/expect_error.h"
 #include "tests/support/test_data.h"
 #include "tests/tools/anndata_files.h"
+#include "tools/anndata/matrix.h"
 
 namespace lc {
 namespace {
@@ -35,7 +34,8 @@ void expect_same(const Hdf5& object, const Table& table, const std::string& form
   EXPECT_EQ(matrix->form(), form);
   EXPECT_EQ(matrix->cells(), table.cells);
   EXPECT_EQ(matrix->genes(), table.genes);
-  for (std::uint64_t begin = 0; begin < table.cells; begin += 13) expect_rows(*matrix, table, begin, std::min<std::uint64_t>(begin + 13, table.cells));
+  for (std::uint64_t begin = 0; begin < table.cells; begin += 13)
+    expect_rows(*matrix, table, begin, std::min<std::uint64_t>(begin + 13, table.cells));
   expect_rows(*matrix, table, 5, 6);
   expect_rows(*matrix, table, 7, 7);
 }
@@ -80,8 +80,8 @@ TEST(AnnDataMatrix, SmallIndexTypesAreRead) {
   expect_rows(*open_matrix(file.at("u64")), table, 0, 9);
 }
 
-Hdf5 sparse_by_hand(const Hdf5& file, const std::string& path, const std::vector<std::int32_t>& indptr, const std::vector<std::int32_t>& indices,
-                    const std::vector<float>& data, const std::vector<std::int64_t>& shape) {
+Hdf5 sparse_by_hand(const Hdf5& file, const std::string& path, const std::vector<std::int32_t>& indptr,
+                    const std::vector<std::int32_t>& indices, const std::vector<float>& data, const std::vector<std::int64_t>& shape) {
   const Hdf5 group = file.group(path);
   group.set("encoding-type", "csr_matrix");
   group.set("shape", shape);
@@ -105,8 +105,8 @@ TEST(AnnDataMatrix, RowsComeSortedWithoutZerosAndWithRepeatedGenesSummed) {
 TEST(AnnDataMatrix, DamagedMatricesAreNamed) {
   const TemporaryFolder folder;
   const Hdf5 file = Hdf5::create(folder / "a.h5");
-  const auto message = [&](const std::string& name, const std::vector<std::int32_t>& indptr, const std::vector<std::int32_t>& indices, const std::vector<float>& data,
-                           const std::vector<std::int64_t>& shape) {
+  const auto message = [&](const std::string& name, const std::vector<std::int32_t>& indptr, const std::vector<std::int32_t>& indices,
+                           const std::vector<float>& data, const std::vector<std::int64_t>& shape) {
     return message_of<DataError>([&] { open_matrix(sparse_by_hand(file, name, indptr, indices, data, shape))->read_rows(0, 2); });
   };
   EXPECT_TRUE(holds(message("high", {0, 1, 2}, {0, 4}, {1, 1}, {2, 4}), "/high/indices: found 4, wanted 0 to 3"));

@@ -1,5 +1,3 @@
-#include "tools/anndata/writer.h"
-
 #include <gtest/gtest.h>
 
 #include <fstream>
@@ -10,6 +8,7 @@
 #include "tests/tools/anndata_files.h"
 #include "tools/anndata/counts.h"
 #include "tools/anndata/subset.h"
+#include "tools/anndata/writer.h"
 
 namespace lc {
 namespace {
@@ -118,12 +117,15 @@ TEST_F(AnnDataWriting, NothingIsLeftWithoutCommitAndNothingIsOverwrittenUnasked)
     writer.uns("a", "text");
   }
   EXPECT_EQ(names_in(folder_.path()), Texts{"in.h5ad"});
-  EXPECT_TRUE(holds(message_of<UsageError>([&] { AnnDataWriter::copy_of(in_, in_, Existing::replace); }), "in.h5ad: the output is the input"));
+  EXPECT_TRUE(
+      holds(message_of<UsageError>([&] { AnnDataWriter::copy_of(in_, in_, Existing::replace); }), "in.h5ad: the output is the input"));
   std::ofstream(out_) << "keep me";
   EXPECT_TRUE(holds(message_of<UsageError>([&] { copy(); }), "out.h5ad exists already"));
   EXPECT_EQ(bytes_of(out_), "keep me");
-  EXPECT_TRUE(holds(message_of<DataError>([&] { AnnDataWriter::copy_of(out_, folder_ / "more.h5ad", Existing::refuse); }), "not an HDF5 file"));
-  EXPECT_TRUE(holds(message_of<ResourceError>([&] { AnnDataWriter::copy_of(in_, folder_ / "nowhere/x.h5ad", Existing::refuse); }), "nowhere"));
+  EXPECT_TRUE(
+      holds(message_of<DataError>([&] { AnnDataWriter::copy_of(out_, folder_ / "more.h5ad", Existing::refuse); }), "not an HDF5 file"));
+  EXPECT_TRUE(
+      holds(message_of<ResourceError>([&] { AnnDataWriter::copy_of(in_, folder_ / "nowhere/x.h5ad", Existing::refuse); }), "nowhere"));
   EXPECT_EQ(names_in(folder_.path()), (Texts{"in.h5ad", "out.h5ad"}));
 }
 
@@ -142,7 +144,8 @@ TEST_F(AnnDataWriting, PresentKeysAreFoundBeforehand) {
 TEST_F(AnnDataWriting, AFreshFileHasCountsNamesAndColumns) {
   Texts symbols;
   for (std::uint64_t gene = 0; gene < kGenes; ++gene) symbols.push_back(fmt::format("G{}", gene));
-  AnnDataWriter writer = AnnDataWriter::fresh({test::cell_names(kCells), test::gene_ids(kGenes), {{"gene_name", symbols}}}, out_, Existing::refuse);
+  AnnDataWriter writer =
+      AnnDataWriter::fresh({test::cell_names(kCells), test::gene_ids(kGenes), {{"gene_name", symbols}}}, out_, Existing::refuse);
   const CountMatrix source = open_counts(in_);
   source.for_each_block(10, [&](const CsrBlock& block) { writer.append_x(block); });
   writer.obs("type", categorical_of(Texts(kCells, "x")));
@@ -165,7 +168,10 @@ TEST_F(AnnDataWriting, JsonOfAnotherFormIsRefused) {
   AnnDataWriter writer = copy();
   EXPECT_TRUE(holds(message_of<ShapeError>([&] { writer.uns("a", {{"x/y", 1}}); }), "'x/y'"));
   EXPECT_TRUE(holds(message_of<ShapeError>([&] { writer.uns("b", {{"mixed", {1, "two"}}}); }), "one kind"));
-  EXPECT_TRUE(holds(message_of<ShapeError>([&] { writer.obs("twice", Categorical{Codes(kCells, 0), {"a", "a"}, Ordered::no}); }), "distinct categories"));
+  EXPECT_TRUE(holds(message_of<ShapeError>([&] {
+                      writer.obs("twice", Categorical{Codes(kCells, 0), {"a", "a"}, Ordered::no});
+                    }),
+                    "distinct categories"));
   const std::vector<float> few(kCells - 1);
   EXPECT_TRUE(holds(message_of<ShapeError>([&] { writer.obs("few", std::span<const float>(few)); }), "wanted 33 entries, got 32"));
 }
@@ -199,9 +205,11 @@ TEST_F(AnnDataWriting, ChosenCellsKeepTheirRowsInEveryForm) {
     const CsrBlock block = matrix->read_rows(0, rows.size());
     Table found{rows.size(), columns.size(), std::vector<float>(rows.size() * columns.size(), 0.0f)};
     for (size_t row = 0; row < rows.size(); ++row)
-      for (size_t i = 0; i < block.genes_of(row).size(); ++i) found.at(row, static_cast<std::uint64_t>(block.genes_of(row)[i])) = block.values_of(row)[i];
+      for (size_t i = 0; i < block.genes_of(row).size(); ++i)
+        found.at(row, static_cast<std::uint64_t>(block.genes_of(row)[i])) = block.values_of(row)[i];
     for (size_t row = 0; row < rows.size(); ++row)
-      for (size_t column = 0; column < columns.size(); ++column) EXPECT_EQ(found.at(row, column), table.at(rows[row], columns[column])) << path;
+      for (size_t column = 0; column < columns.size(); ++column)
+        EXPECT_EQ(found.at(row, column), table.at(rows[row], columns[column])) << path;
   };
   std::vector<std::uint64_t> genes;
   for (std::uint64_t gene = 0; gene < kGenes; ++gene) genes.push_back(gene);

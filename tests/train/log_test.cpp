@@ -111,7 +111,8 @@ std::string shown(Progress::Show show, int updates) {
 TEST(Progress, NamesActiveLossesRateAndTimeLeft) {
   StepRecord r = record(2, 30);
   r.losses.cell_text.reset();
-  EXPECT_EQ(Progress::text(r, 130, 200, 3725), "stage 2 step 30  130/200 (65%)  loss 3.5000  mgm 2.2500  matching 0.7500  lr 1.00e-04  10.0 cells/s  5000 tokens/s  1h 02m left");
+  EXPECT_EQ(Progress::text(r, 130, 200, 3725),
+            "stage 2 step 30  130/200 (65%)  1h 02m left  10.0 cells/s  loss 3.5000  mgm 2.2500  matching 0.7500  lr 1.00e-04  5000 tokens/s");
   EXPECT_NE(Progress::text(r, 130, 200, 62).find("1:02 left"), std::string::npos);
   EXPECT_NE(Progress::text(r, 130, 200, 90000).find("1d 1h left"), std::string::npos);
 }

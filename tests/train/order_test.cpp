@@ -130,6 +130,21 @@ TEST(Order, IsAFunctionOfTheStepAlone) {
   EXPECT_NE(forwards[3], forwards[3 + 111]) << "another epoch";
 }
 
+TEST(Order, EveryEpochIsDrawnAnewEvenWhereOneWindowHoldsItAll) {
+  SampleOrder order = order_of(77, 7), fresh = order_of(77, 7);
+  const Samples first_epoch = order.batch(5), second_epoch = order.batch(16);
+  EXPECT_NE(first_epoch, second_epoch);
+  EXPECT_EQ(second_epoch, fresh.batch(16));
+}
+
+TEST(Order, TakesOnlyCellsOfItsSet) {
+  SampleOrder order(CellSet(300, [](std::int64_t c) { return c % 3 == 0; }), {1, 1, 10, length_of});
+  EXPECT_EQ(order.batches_per_epoch(), 10);
+  for (std::int64_t step = 0; step < 30; ++step) {
+    for (const std::int64_t cell : order.batch(step)) EXPECT_EQ(cell % 3, 0);
+  }
+}
+
 TEST(Order, TheFirstStepOfAStageRunsOnTheLongestBatchOfItsFirstEpoch) {
   for (const std::uint64_t seed : {0u, 1u, 2u, 3u}) {
     SampleOrder order = order_of(2111, 16, seed);
@@ -198,6 +213,17 @@ TEST(MicroBatches, AreContiguousPiecesOfTheSortedBatch) {
   }
   EXPECT_EQ(joined, batch);
   EXPECT_THROW(micro_batches(batch, length_of, {.micro_batches = 5}), UsageError);
+}
+
+TEST(MicroBatches, SwapsMendWhatDealingLeavesUneven) {
+  const std::vector<std::int64_t> lengths{20, 10, 9, 8, 2, 1};  // dealt there and back: 30 and 20
+  const auto length = [&](std::int64_t cell) { return lengths[static_cast<std::size_t>(cell)]; };
+  std::int64_t tokens[2] = {0, 0};
+  for (const int rank : {0, 1}) {
+    for (const std::int64_t cell : micro_batches({0, 1, 2, 3, 4, 5}, length, {.rank = rank, .ranks = 2}).at(0)) tokens[rank] += length(cell);
+  }
+  EXPECT_EQ(tokens[0] + tokens[1], 50);
+  EXPECT_LE(std::abs(tokens[0] - tokens[1]), 4);
 }
 
 TEST(MicroBatches, RanksShareTheTokensWithinTwoPerCent) {

@@ -49,7 +49,8 @@ std::vector<Candidate> candidates(const Hdf5& file, const std::string& layer) {
     if (is_matrix(file, fmt::format("layers/{}", name))) found.push_back({fmt::format("layers/{}", name), "var"});
   if (is_matrix(file, "X")) found.push_back({"X", "var"});
   if (found.empty())
-    throw DataError(fmt::format("{}: no X, raw/X or layer of counts; it has: {}; choose one with --layer", file.where(), fmt::join(matrices_of(file), ", ")));
+    throw DataError(fmt::format("{}: no X, raw/X or layer of counts; it has: {}; choose one with --layer", file.where(),
+                                fmt::join(matrices_of(file), ", ")));
   return found;
 }
 
@@ -86,8 +87,8 @@ Choice choose(const Hdf5& file, const Frame& obs, const std::string& layer, Frac
     std::shared_ptr<const CellMatrix> matrix = open_matrix(file.at(candidate.matrix));
     const Frame var(file.at(candidate.var));
     if (matrix->cells() != obs.rows() || matrix->genes() != var.rows())
-      throw DataError(fmt::format("{}: {} × {}, wanted {} cells (obs) × {} genes ({}); the file is damaged", file.where(candidate.matrix), matrix->cells(),
-                                  matrix->genes(), obs.rows(), var.rows(), candidate.var));
+      throw DataError(fmt::format("{}: {} × {}, wanted {} cells (obs) × {} genes ({}); the file is damaged", file.where(candidate.matrix),
+                                  matrix->cells(), matrix->genes(), obs.rows(), var.rows(), candidate.var));
     Survey found = survey(*matrix, choice.matrix ? FractionalCounts::refuse : fractional);
     const bool accepted = found.verdict == Survey::Verdict::corrected && !choice.matrix && fractional == FractionalCounts::accept;
     if (found.verdict != Survey::Verdict::counts && !accepted) {
@@ -132,21 +133,25 @@ CsrBlock CountMatrix::read_rows(std::uint64_t begin, std::uint64_t end) const {
 
 CountMatrix open_counts(const std::filesystem::path& path, const CountsOptions& options) {
   const Hdf5 file = Hdf5::open(path);
-  if (!file.has("obs") || !file.has("var"))
-    throw DataError(fmt::format("{}: has no obs and var, so it is no .h5ad file", path.string()));
+  if (!file.has("obs") || !file.has("var")) throw DataError(fmt::format("{}: has no obs and var, so it is no .h5ad file", path.string()));
   CountMatrix counts(path.string(), Frame(file.at("obs")));
   if (counts.obs_.rows() == 0) throw DataError(fmt::format("{}: holds no cells", file.where("obs")));
   Choice choice = choose(file, counts.obs_, options);
   counts.matrix_ = choice.matrix;
   counts.source_ = choice.candidate.matrix;
   counts.totals_ = std::move(choice.survey.gene_totals);
-  counts.notes_.push_back(fmt::format("counts: {} ({}, {} cells × {} genes)", counts.source_, choice.matrix->form(), counts.n_cells(), counts.n_genes()));
+  counts.notes_.push_back(
+      fmt::format("counts: {} ({}, {} cells × {} genes)", counts.source_, choice.matrix->form(), counts.n_cells(), counts.n_genes()));
   for (const std::string& reason : choice.rejected) counts.notes_.push_back("not counts: " + reason);
   if (!choice.alike.empty()) counts.notes_.push_back(fmt::format("the same counts: {}", fmt::join(choice.alike, ", ")));
   if (!choice.different.empty())
-    counts.warnings_.push_back(fmt::format("{} holds counts too, but others than {}; --layer chooses", fmt::join(choice.different, ", "), counts.source_));
-  if (choice.survey.verdict == Survey::Verdict::corrected) counts.warnings_.push_back(fmt::format("{} holds corrected counts (fractions), read as they are", counts.source_));
-  if (choice.matrix->form() == "CSC") counts.warnings_.push_back(fmt::format("{} is stored by genes (CSC): it is turned in memory, 8 bytes for each value that is not zero", counts.source_));
+    counts.warnings_.push_back(
+        fmt::format("{} holds counts too, but others than {}; --layer chooses", fmt::join(choice.different, ", "), counts.source_));
+  if (choice.survey.verdict == Survey::Verdict::corrected)
+    counts.warnings_.push_back(fmt::format("{} holds corrected counts (fractions), read as they are", counts.source_));
+  if (choice.matrix->form() == "CSC")
+    counts.warnings_.push_back(
+        fmt::format("{} is stored by genes (CSC): it is turned in memory, 8 bytes for each value that is not zero", counts.source_));
 
   const Frame var(file.at(choice.candidate.var));
   counts.genes_ = choose_gene_ids(var, options.gene_names, options.known_genes);

@@ -1,4 +1,5 @@
-// The counts of an annotated file: which matrix they are, whose genes they are, read by blocks of cells. What is decided is said in notes().
+// The counts of an annotated file: which matrix they are, whose genes they are, read by blocks of cells. What is decided is said in
+// notes().
 #pragma once
 #include <algorithm>
 #include <cstdint>
@@ -28,7 +29,7 @@ class CountMatrix {
   std::uint64_t n_cells() const { return matrix_->cells(); }
   std::uint64_t n_genes() const { return matrix_->genes(); }
   const std::string& path() const { return path_; }
-  const std::string& source() const { return source_; }  // "raw/X"
+  const std::string& source() const { return source_; }                        // "raw/X"
   const std::vector<std::string>& gene_ids() const { return genes_.ids; }      // per column, Ensembl without version; columns may share one
   const std::vector<std::string>& gene_names() const { return genes_.names; }  // "" where the file has none
   const std::vector<double>& gene_totals() const { return totals_; }           // over all cells, per column
@@ -58,7 +59,8 @@ class CountMatrix {
   std::vector<std::string> notes_, warnings_;
 };
 
-// Reads every value of the chosen matrix once. DataError: no cells, nothing that is counts (with the reason for each candidate), foreign genes.
+// Reads every value of the chosen matrix once. DataError: no cells, nothing that is counts (with the reason for each candidate), foreign
+// genes.
 CountMatrix open_counts(const std::filesystem::path& path, const CountsOptions& options = {});
 
 // How much of the file a vocabulary (Ensembl ids) knows.

@@ -16,8 +16,15 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 constexpr std::array<std::pair<std::string_view, std::string_view>, 9> kVersions = {{
-    {"anndata", "0.1.0"}, {"array", "0.2.0"}, {"categorical", "0.2.0"}, {"csr_matrix", "0.1.0"}, {"dataframe", "0.2.0"}, {"dict", "0.1.0"},
-    {"numeric-scalar", "0.2.0"}, {"string", "0.2.0"}, {"string-array", "0.2.0"},
+    {"anndata", "0.1.0"},
+    {"array", "0.2.0"},
+    {"categorical", "0.2.0"},
+    {"csr_matrix", "0.1.0"},
+    {"dataframe", "0.2.0"},
+    {"dict", "0.1.0"},
+    {"numeric-scalar", "0.2.0"},
+    {"string", "0.2.0"},
+    {"string-array", "0.2.0"},
 }};
 
 bool all_of(const Json& array, bool (Json::*is)() const noexcept) {
@@ -35,7 +42,8 @@ void write_table(const Hdf5& parent, std::string_view name, const Json& rows) {
   std::vector<double> values;
   const size_t width = rows.front().size();
   for (const Json& row : rows) {
-    if (row.size() != width || !all_of(row, &Json::is_number)) throw ShapeError(fmt::format("anndata: {}: wanted rows of numbers of one length", parent.where(name)));
+    if (row.size() != width || !all_of(row, &Json::is_number))
+      throw ShapeError(fmt::format("anndata: {}: wanted rows of numbers of one length", parent.where(name)));
     const std::vector<double> entries = values_of<double>(row);
     values.insert(values.end(), entries.begin(), entries.end());
   }
@@ -98,7 +106,8 @@ void write_string_array(const Hdf5& parent, std::string_view path, std::span<con
 
 void write_categorical(const Hdf5& parent, std::string_view path, const Categorical& values) {
   const std::unordered_set<std::string_view> distinct(values.categories.begin(), values.categories.end());
-  if (distinct.size() != values.categories.size()) throw ShapeError(fmt::format("anndata: {}: wanted distinct categories", parent.where(path)));
+  if (distinct.size() != values.categories.size())
+    throw ShapeError(fmt::format("anndata: {}: wanted distinct categories", parent.where(path)));
   const Hdf5 group = parent.group(path);
   mark(group, "categorical");
   group.set("ordered", values.ordered == Ordered::yes ? H5Bool::yes : H5Bool::no);
@@ -115,7 +124,8 @@ void write_categorical(const Hdf5& parent, std::string_view path, const Categori
 
 void write_json(const Hdf5& parent, std::string_view name, const Json& value) {
   if (value.is_null()) return;
-  if (name.empty() || name.find('/') != std::string_view::npos) throw ShapeError(fmt::format("anndata: wanted a key without '/', got '{}'", name));
+  if (name.empty() || name.find('/') != std::string_view::npos)
+    throw ShapeError(fmt::format("anndata: wanted a key without '/', got '{}'", name));
   if (value.is_object()) {
     const Hdf5 group = write_dict(parent, name);
     for (const auto& [key, entry] : value.items()) write_json(group, key, entry);

@@ -24,8 +24,8 @@ void write_array(const Hdf5& parent, std::string_view path, std::span<const T> v
   mark(parent.write<T>(path, values, shape, {.gzip = shape.size() == 1 && shape[0] > 64 ? 4 : 0}), "array");
 }
 
-// JSON as anndata keeps dictionaries: objects, strings, numbers, booleans, arrays of one of these, arrays of equally long arrays of numbers.
-// null is left out. ShapeError: anything else, or a key with '/'.
+// JSON as anndata keeps dictionaries: objects, strings, numbers, booleans, arrays of one of these, arrays of equally long arrays of
+// numbers. null is left out. ShapeError: anything else, or a key with '/'.
 void write_json(const Hdf5& parent, std::string_view name, const nlohmann::ordered_json& value);
 
 }  // namespace lc

@@ -26,12 +26,18 @@ struct Column {
 Column plain_column(const Hdf5& dataset) {
   Column column;
   column.kind = dataset.kind();
-  if (dataset.is_null()) column.kind = H5Kind::text;
-  else if (dataset.shape().size() != 1) throw DataError(fmt::format("{}: wanted a column, found {} axes", dataset.where(), dataset.shape().size()));
-  else if (column.kind == H5Kind::text) column.texts = dataset.read_strings();
-  else if (column.kind == H5Kind::floating) column.numbers = dataset.read<double>();
-  else if (column.kind == H5Kind::integer || column.kind == H5Kind::boolean) column.integers = dataset.read<std::int64_t>();
-  else throw DataError(fmt::format("{}: a column of a type this program does not read", dataset.where()));
+  if (dataset.is_null())
+    column.kind = H5Kind::text;
+  else if (dataset.shape().size() != 1)
+    throw DataError(fmt::format("{}: wanted a column, found {} axes", dataset.where(), dataset.shape().size()));
+  else if (column.kind == H5Kind::text)
+    column.texts = dataset.read_strings();
+  else if (column.kind == H5Kind::floating)
+    column.numbers = dataset.read<double>();
+  else if (column.kind == H5Kind::integer || column.kind == H5Kind::boolean)
+    column.integers = dataset.read<std::int64_t>();
+  else
+    throw DataError(fmt::format("{}: a column of a type this program does not read", dataset.where()));
   return column;
 }
 
@@ -73,11 +79,14 @@ Categorical categorical_from(const Hdf5& codes, const Hdf5& categories, Ordered 
   Categorical out{codes.read<std::int32_t>(), texts_of(column_of(categories)), ordered};
   for (size_t i = 0; i < out.codes.size(); ++i)
     if (out.codes[i] < -1 || out.codes[i] >= static_cast<std::int64_t>(out.categories.size()))
-      throw DataError(fmt::format("{}: row {} has code {}, there are {} categories; the file is damaged", codes.where(), i, out.codes[i], out.categories.size()));
+      throw DataError(fmt::format("{}: row {} has code {}, there are {} categories; the file is damaged", codes.where(), i, out.codes[i],
+                                  out.categories.size()));
   return out;
 }
 
-Ordered ordered_of(const Hdf5& object) { return object.has_attribute("ordered") && object.integer("ordered") != 0 ? Ordered::yes : Ordered::no; }
+Ordered ordered_of(const Hdf5& object) {
+  return object.has_attribute("ordered") && object.integer("ordered") != 0 ? Ordered::yes : Ordered::no;
+}
 
 bool is_categorical(const Hdf5& member) {
   return member.is_group() ? member.has_dataset("codes") && member.has("categories") : member.has_attribute("categories");
@@ -115,7 +124,8 @@ Categorical categorical_of(const std::vector<std::string>& values) { return dist
 
 Frame::Frame(Hdf5 group) : group_(std::move(group)) {
   if (!group_.is_group())
-    throw DataError(fmt::format("{}: a table as anndata 0.6 and older wrote it; open the file with anndata ≥ 0.8 and save it again", group_.where()));
+    throw DataError(
+        fmt::format("{}: a table as anndata 0.6 and older wrote it; open the file with anndata ≥ 0.8 and save it again", group_.where()));
   index_name_ = group_.text_or("_index", group_.has("_index") || !group_.has("index") ? "_index" : "index");
   const Hdf5 index = group_.at(index_name_);
   if (group_.has_attribute("column-order")) {
@@ -134,7 +144,8 @@ std::vector<std::string> Frame::index() const { return texts_of(column_of(group_
 
 Hdf5 Frame::member(std::string_view column) const {
   if (!has(column)) {
-    throw DataError(fmt::format("{}: no column '{}'; it has: {}", group_.where(), column, columns_.empty() ? "none" : fmt::format("{}", fmt::join(columns_, ", "))));
+    throw DataError(fmt::format("{}: no column '{}'; it has: {}", group_.where(), column,
+                                columns_.empty() ? "none" : fmt::format("{}", fmt::join(columns_, ", "))));
   }
   return group_.at(column);
 }
@@ -147,11 +158,15 @@ Categorical Frame::categorical(std::string_view column) const {
   } else {
     const Column values = column_of(found);
     const std::vector<std::string> texts = texts_of(values);
-    if (!values.numbers.empty()) out = distinct(values.numbers, texts);
-    else if (!values.integers.empty()) out = distinct(values.integers, texts);
-    else out = distinct(texts, texts);
+    if (!values.numbers.empty())
+      out = distinct(values.numbers, texts);
+    else if (!values.integers.empty())
+      out = distinct(values.integers, texts);
+    else
+      out = distinct(texts, texts);
   }
-  if (out.codes.size() != rows_) throw DataError(fmt::format("{}: {} entries, wanted {}; the file is damaged", found.where(), out.codes.size(), rows_));
+  if (out.codes.size() != rows_)
+    throw DataError(fmt::format("{}: {} entries, wanted {}; the file is damaged", found.where(), out.codes.size(), rows_));
   return out;
 }
 

@@ -19,14 +19,23 @@ constexpr double kEnoughIds = 0.5, kForeignNoted = 0.05;
 constexpr double kCountsRefused = 0.30, kCountsWarned = 0.60, kBreadthRefused = 0.05, kBreadthWarned = 0.50;
 constexpr size_t kListed = 5;
 constexpr std::array kIdColumns = {"gene_ids", "ensembl_id", "gene_id", "feature_id"};
-constexpr std::array kNameColumns = {"gene_name", "feature_name", "gene_names", "gene_symbol", "gene_symbols", "symbol", "Symbol", "gene_short_name"};
+constexpr std::array kNameColumns = {"gene_name",    "feature_name", "gene_names", "gene_symbol",
+                                     "gene_symbols", "symbol",       "Symbol",     "gene_short_name"};
 
 // Ensembl's species prefixes of what single-cell files hold; any other ENSxxxG is named by its prefix.
 constexpr std::array<std::pair<std::string_view, std::string_view>, 12> kSpecies = {{
-    {"ENSMUSG", "mouse (Mus musculus)"}, {"ENSRNOG", "rat (Rattus norvegicus)"}, {"ENSDARG", "zebrafish (Danio rerio)"},
-    {"ENSMMUG", "macaque (Macaca mulatta)"}, {"ENSMFAG", "macaque (Macaca fascicularis)"}, {"ENSSSCG", "pig (Sus scrofa)"},
-    {"ENSGALG", "chicken (Gallus gallus)"}, {"ENSBTAG", "cow (Bos taurus)"}, {"ENSOCUG", "rabbit (Oryctolagus cuniculus)"},
-    {"ENSCAFG", "dog (Canis lupus familiaris)"}, {"ENSPTRG", "chimpanzee (Pan troglodytes)"}, {"ENSCJAG", "marmoset (Callithrix jacchus)"},
+    {"ENSMUSG", "mouse (Mus musculus)"},
+    {"ENSRNOG", "rat (Rattus norvegicus)"},
+    {"ENSDARG", "zebrafish (Danio rerio)"},
+    {"ENSMMUG", "macaque (Macaca mulatta)"},
+    {"ENSMFAG", "macaque (Macaca fascicularis)"},
+    {"ENSSSCG", "pig (Sus scrofa)"},
+    {"ENSGALG", "chicken (Gallus gallus)"},
+    {"ENSBTAG", "cow (Bos taurus)"},
+    {"ENSOCUG", "rabbit (Oryctolagus cuniculus)"},
+    {"ENSCAFG", "dog (Canis lupus familiaris)"},
+    {"ENSPTRG", "chimpanzee (Pan troglodytes)"},
+    {"ENSCJAG", "marmoset (Callithrix jacchus)"},
 }};
 
 std::string percent(double share) { return fmt::format("{:.1f} %", 100 * share); }
@@ -43,9 +52,11 @@ void refuse_other_species(const std::vector<std::string>& ids, const std::string
   for (const auto& [name, count] : species) {
     const double share = static_cast<double>(count) / static_cast<double>(ids.size());
     if (share >= kEnoughIds)
-      throw DataError(fmt::format("{}: the genes are those of {} ({} of the ids), wanted human Ensembl ids (ENSG…); map them to human one-to-one orthologs first",
-                                  where, name, percent(share)));
-    if (share >= kForeignNoted) out.warnings.push_back(fmt::format("{} of the gene ids are those of {}; they are not known", percent(share), name));
+      throw DataError(fmt::format(
+          "{}: the genes are those of {} ({} of the ids), wanted human Ensembl ids (ENSG…); map them to human one-to-one orthologs first",
+          where, name, percent(share)));
+    if (share >= kForeignNoted)
+      out.warnings.push_back(fmt::format("{} of the gene ids are those of {}; they are not known", percent(share), name));
   }
 }
 
@@ -71,7 +82,8 @@ void look_up_names(const std::vector<std::string>& symbols, std::span<const Know
   if (!ambiguous.empty()) {
     std::sort(ambiguous.begin(), ambiguous.end());
     ambiguous.erase(std::unique(ambiguous.begin(), ambiguous.end()), ambiguous.end());
-    out.warnings.push_back(fmt::format("{} gene names stand for several genes and are not used: {}", ambiguous.size(), fmt::join(ambiguous, ", ")));
+    out.warnings.push_back(
+        fmt::format("{} gene names stand for several genes and are not used: {}", ambiguous.size(), fmt::join(ambiguous, ", ")));
   }
 }
 
@@ -86,9 +98,12 @@ bool is_ensembl_gene(std::string_view id) {
   id = id.substr(0, id.find('.'));
   if (!id.starts_with("ENS")) return false;
   const size_t digits = id.find_first_of("0123456789");
-  if (digits == std::string_view::npos || id.size() - digits < 10 || id.substr(digits).find_first_not_of("0123456789") != std::string_view::npos) return false;
+  if (digits == std::string_view::npos || id.size() - digits < 10 ||
+      id.substr(digits).find_first_not_of("0123456789") != std::string_view::npos)
+    return false;
   const std::string_view prefix = id.substr(0, digits);  // ENSG, ENSGR (the Y copy in old releases), ENSMUSG
-  return prefix == "ENSGR" || (prefix.back() == 'G' && std::all_of(prefix.begin(), prefix.end(), [](char c) { return c >= 'A' && c <= 'Z'; }));
+  return prefix == "ENSGR" ||
+         (prefix.back() == 'G' && std::all_of(prefix.begin(), prefix.end(), [](char c) { return c >= 'A' && c <= 'Z'; }));
 }
 
 std::string without_version(std::string_view id) { return std::string(is_ensembl_gene(id) ? id.substr(0, id.find('.')) : id); }
@@ -133,9 +148,10 @@ GeneIds choose_gene_ids(const Frame& var, GeneNames gene_names, std::span<const 
     out.source = "index (gene names)";
     look_up_names(index, known, out);
   } else {
-    throw DataError(fmt::format("{}: no column of Ensembl gene ids (share of Ensembl ids: {}; first entries: {}); {}", table, fmt::join(tried, ", "),
-                                fmt::join(index.begin(), index.begin() + static_cast<std::ptrdiff_t>(std::min<size_t>(index.size(), 3)), ", "),
-                                "if the index holds gene symbols, --gene-names looks them up"));
+    throw DataError(
+        fmt::format("{}: no column of Ensembl gene ids (share of Ensembl ids: {}; first entries: {}); {}", table, fmt::join(tried, ", "),
+                    fmt::join(index.begin(), index.begin() + static_cast<std::ptrdiff_t>(std::min<size_t>(index.size(), 3)), ", "),
+                    "if the index holds gene symbols, --gene-names looks them up"));
   }
   if (out.names.empty()) out.names.assign(out.ids.size(), "");
   return out;
@@ -178,13 +194,17 @@ Coverage coverage(std::span<const std::string> ids, std::span<const std::string>
   for (const auto& [gene, part] : out.missing) missing.push_back(fmt::format("{} {}", gene, percent(part)));
   const std::string listed = missing.empty() ? "" : fmt::format("; largest missing genes: {}", fmt::join(missing, ", "));
   const bool few_counts = out.counts_known < kCountsRefused, few_genes = out.breadth < kBreadthRefused;
-  if (out.counts_known < kCountsWarned) out.warnings.push_back(fmt::format("only {} of the counts lie in genes the vocabulary knows{}", percent(out.counts_known), listed));
+  if (out.counts_known < kCountsWarned)
+    out.warnings.push_back(fmt::format("only {} of the counts lie in genes the vocabulary knows{}", percent(out.counts_known), listed));
   if (out.breadth < kBreadthWarned)
-    out.warnings.push_back(fmt::format("gene subset or panel: {} of the vocabulary's genes are in the file; ranks are not comparable", percent(out.breadth)));
+    out.warnings.push_back(
+        fmt::format("gene subset or panel: {} of the vocabulary's genes are in the file; ranks are not comparable", percent(out.breadth)));
   if (few_counts || few_genes)
     out.refusal = fmt::format("{}{}; --allow-low-coverage goes on all the same",
-                              few_counts ? fmt::format("only {} of the counts lie in genes the vocabulary knows (wanted ≥ {})", percent(out.counts_known), percent(kCountsRefused))
-                                         : fmt::format("only {} of the vocabulary's genes are in the file (wanted ≥ {})", percent(out.breadth), percent(kBreadthRefused)),
+                              few_counts ? fmt::format("only {} of the counts lie in genes the vocabulary knows (wanted ≥ {})",
+                                                       percent(out.counts_known), percent(kCountsRefused))
+                                         : fmt::format("only {} of the vocabulary's genes are in the file (wanted ≥ {})",
+                                                       percent(out.breadth), percent(kBreadthRefused)),
                               few_counts ? listed : "");
   return out;
 }

@@ -25,21 +25,22 @@ struct GeneIds {
   std::vector<std::string> notes, warnings;
 };
 
-bool is_ensembl_gene(std::string_view id);                          // of any species, with or without version
-std::string without_version(std::string_view id);                   // ENSG00000000003.15 → ENSG00000000003
-std::optional<std::string> foreign_species(std::string_view id);    // "mouse (Mus musculus)" for ENSMUSG…; nothing for human
+bool is_ensembl_gene(std::string_view id);                        // of any species, with or without version
+std::string without_version(std::string_view id);                 // ENSG00000000003.15 → ENSG00000000003
+std::optional<std::string> foreign_species(std::string_view id);  // "mouse (Mus musculus)" for ENSMUSG…; nothing for human
 
-std::vector<std::string> gene_names_of(const Frame& var);           // the first column of symbols there is; empty: none
+std::vector<std::string> gene_names_of(const Frame& var);  // the first column of symbols there is; empty: none
 
-// The index, then gene_ids, ensembl_id, gene_id, feature_id: the first with at least half Ensembl ids. DataError: another species, or symbols while refused.
+// The index, then gene_ids, ensembl_id, gene_id, feature_id: the first with at least half Ensembl ids. DataError: another species, or
+// symbols while refused.
 GeneIds choose_gene_ids(const Frame& var, GeneNames gene_names, std::span<const KnownGene> known);
 
 struct Coverage {
   std::uint64_t columns = 0, matched = 0, vocabulary = 0, present = 0;
-  double id_match = 0, counts_known = 0, breadth = 0;          // shares, 0 to 1
-  std::vector<std::pair<std::string, double>> missing;         // the five unknown genes with the largest share of all counts
-  std::vector<std::string> lines, warnings;                    // to print
-  std::optional<std::string> refusal;                          // why it must not go on
+  double id_match = 0, counts_known = 0, breadth = 0;   // shares, 0 to 1
+  std::vector<std::pair<std::string, double>> missing;  // the five unknown genes with the largest share of all counts
+  std::vector<std::string> lines, warnings;             // to print
+  std::optional<std::string> refusal;                   // why it must not go on
 };
 
 enum class LowCoverage : std::uint8_t { refuse, accept };

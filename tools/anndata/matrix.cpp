@@ -71,7 +71,8 @@ class CsrMatrix final : public CellMatrix {
  public:
   CsrMatrix(const Hdf5& group, SparseShape shape) : CellMatrix(shape.rows, shape.columns, "CSR"), parts_(group) {
     if (parts_.pointers.size() != shape.rows + 1)
-      throw DataError(fmt::format("{}/indptr: {} entries, wanted {}; the file is damaged", parts_.where, parts_.pointers.size(), shape.rows + 1));
+      throw DataError(
+          fmt::format("{}/indptr: {} entries, wanted {}; the file is damaged", parts_.where, parts_.pointers.size(), shape.rows + 1));
   }
   CsrBlock read_rows(std::uint64_t begin, std::uint64_t end) const override {
     CsrBlock block;
@@ -94,7 +95,8 @@ class CscMatrix final : public CellMatrix {
  public:
   CscMatrix(const Hdf5& group, SparseShape shape) : CellMatrix(shape.rows, shape.columns, "CSC"), parts_(group) {
     if (parts_.pointers.size() != shape.columns + 1)
-      throw DataError(fmt::format("{}/indptr: {} entries, wanted {}; the file is damaged", parts_.where, parts_.pointers.size(), shape.columns + 1));
+      throw DataError(
+          fmt::format("{}/indptr: {} entries, wanted {}; the file is damaged", parts_.where, parts_.pointers.size(), shape.columns + 1));
   }
   CsrBlock read_rows(std::uint64_t begin, std::uint64_t end) const override {
     if (whole_.offsets.empty()) turn();
@@ -191,7 +193,8 @@ std::unique_ptr<CellMatrix> open_matrix(const Hdf5& object) {
     return std::make_unique<DenseMatrix>(object);
   }
   if (!object.has_dataset("data") || !object.has_dataset("indices") || !object.has_dataset("indptr"))
-    throw DataError(fmt::format("{}: encoding '{}' is not a matrix this program reads (CSR, CSC or dense)", object.where(), encoding_of(object)));
+    throw DataError(
+        fmt::format("{}: encoding '{}' is not a matrix this program reads (CSR, CSC or dense)", object.where(), encoding_of(object)));
   const SparseShape shape = sparse_shape(object);
   if (is_csc(object)) return std::make_unique<CscMatrix>(object, shape);
   return std::make_unique<CsrMatrix>(object, shape);

@@ -11,14 +11,16 @@
 
 namespace lc {
 
-struct CsrBlock {  // some cells; every row sorted by gene, without zeros, entries of one gene summed
+struct CsrBlock {                     // some cells; every row sorted by gene, without zeros, entries of one gene summed
   std::uint64_t first = 0;            // number of the first cell
   std::vector<std::int64_t> offsets;  // cells + 1, from 0
   std::vector<std::int32_t> genes;
   std::vector<float> values;
 
   size_t rows() const { return offsets.empty() ? 0 : offsets.size() - 1; }
-  std::span<const std::int32_t> genes_of(size_t row) const { return std::span(genes).subspan(begin_of(row), begin_of(row + 1) - begin_of(row)); }
+  std::span<const std::int32_t> genes_of(size_t row) const {
+    return std::span(genes).subspan(begin_of(row), begin_of(row + 1) - begin_of(row));
+  }
   std::span<const float> values_of(size_t row) const { return std::span(values).subspan(begin_of(row), begin_of(row + 1) - begin_of(row)); }
   size_t begin_of(size_t row) const { return static_cast<size_t>(offsets[row]); }
   CountBlock view() const { return {offsets, genes, values}; }  // what tokenizers take
@@ -40,8 +42,8 @@ class CellMatrix {
   std::string form_;
 };
 
-// object: a csr_matrix or csc_matrix group or a dense dataset, of any numeric type. CSR and dense stream; CSC is turned in memory (8 bytes an entry)
-// at the first read.
+// object: a csr_matrix or csc_matrix group or a dense dataset, of any numeric type. CSR and dense stream; CSC is turned in memory (8 bytes
+// an entry) at the first read.
 std::unique_ptr<CellMatrix> open_matrix(const Hdf5& object);
 
 struct SparseShape {

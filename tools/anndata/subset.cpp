@@ -23,8 +23,10 @@ struct Chosen {
     for (size_t i = 0; i < rows.size(); ++i) {
       if (rows[i] >= all || (i > 0 && rows[i] <= rows[i - 1])) throw ShapeError(fmt::format("subset: wanted ascending rows below {}", all));
       new_row[rows[i]] = static_cast<std::int64_t>(i);
-      if (!ranges.empty() && ranges.back().end == rows[i]) ++ranges.back().end;
-      else ranges.push_back({rows[i], rows[i] + 1});
+      if (!ranges.empty() && ranges.back().end == rows[i])
+        ++ranges.back().end;
+      else
+        ranges.push_back({rows[i], rows[i] + 1});
     }
   }
   std::span<const std::uint64_t> rows;
@@ -36,17 +38,24 @@ enum class Columns { all, chosen };  // chosen: a cells × cells matrix
 
 class Subset {
  public:
-  Subset(const Hdf5& in, const Hdf5& out, std::span<const std::uint64_t> rows) : in_(in), out_(out), chosen_(rows, Frame(in.at("obs")).rows()) {}
+  Subset(const Hdf5& in, const Hdf5& out, std::span<const std::uint64_t> rows)
+      : in_(in), out_(out), chosen_(rows, Frame(in.at("obs")).rows()) {}
 
   std::vector<std::string> write() {
     out_.copy_attributes(in_);
     for (const std::string& name : in_.children()) {
-      if (name == "X") element(name, Columns::all);
-      else if (name == "obs") frame(name);
-      else if (name == "layers" || name == "obsm") members(name, Columns::all);
-      else if (name == "obsp") members(name, Columns::chosen);
-      else if (name == "raw" && in_.has_group(name)) raw();
-      else out_.copy_from(in_.at(name), name);
+      if (name == "X")
+        element(name, Columns::all);
+      else if (name == "obs")
+        frame(name);
+      else if (name == "layers" || name == "obsm")
+        members(name, Columns::all);
+      else if (name == "obsp")
+        members(name, Columns::chosen);
+      else if (name == "raw" && in_.has_group(name))
+        raw();
+      else
+        out_.copy_from(in_.at(name), name);
     }
     return std::move(left_out_);
   }
@@ -63,22 +72,30 @@ class Subset {
     const Hdf5 group = in_.at("raw");
     out_.group("raw").copy_attributes(group);
     for (const std::string& name : group.children()) {
-      if (name == "X") element("raw/X", Columns::all);
-      else out_.copy_from(group.at(name), "raw/" + name);
+      if (name == "X")
+        element("raw/X", Columns::all);
+      else
+        out_.copy_from(group.at(name), "raw/" + name);
     }
   }
 
   void element(const std::string& path, Columns columns) {
     const Hdf5 source = in_.at(path);
     if (source.is_dataset()) {
-      if (source.is_null() || source.shape().empty()) out_.copy_from(source, path);
-      else if (columns == Columns::chosen) square(source, path);
-      else rows_of(source, path);
+      if (source.is_null() || source.shape().empty())
+        out_.copy_from(source, path);
+      else if (columns == Columns::chosen)
+        square(source, path);
+      else
+        rows_of(source, path);
     } else if (source.has_dataset("indptr")) {
       const bool by_cell = !is_csc(source);  // a cells × cells matrix is cut along both axes, whichever comes first
-      if (columns == Columns::chosen) sparse(source, path, Major::cut, Minor::cut);
-      else if (by_cell) sparse(source, path, Major::cut, Minor::keep);
-      else sparse(source, path, Major::keep, Minor::cut);
+      if (columns == Columns::chosen)
+        sparse(source, path, Major::cut, Minor::cut);
+      else if (by_cell)
+        sparse(source, path, Major::cut, Minor::keep);
+      else
+        sparse(source, path, Major::keep, Minor::cut);
     } else if (source.has_attribute("_index")) {
       frame(path);
     } else {
@@ -90,7 +107,8 @@ class Subset {
 
   void rows_of(const Hdf5& source, const std::string& path) {
     if (source.rows() != chosen_.new_row.size())
-      throw DataError(fmt::format("{}: {} rows, wanted {} as in obs; the file is damaged", source.where(), source.rows(), chosen_.new_row.size()));
+      throw DataError(
+          fmt::format("{}: {} rows, wanted {} as in obs; the file is damaged", source.where(), source.rows(), chosen_.new_row.size()));
     const Hdf5 cut = out_.allocate_like(source, path, chosen_.rows.size());
     cut.copy_attributes(source);
     cut.copy_rows(source, chosen_.ranges, 0);
@@ -117,8 +135,10 @@ class Subset {
     }
     out_.group(path).copy_attributes(source);
     for (const std::string& part : source.children()) {  // codes or values and mask follow the rows, categories do not
-      if (part == "codes" || part == "values" || part == "mask") rows_of(source.at(part), path + "/" + part);
-      else out_.copy_from(source.at(part), path + "/" + part);
+      if (part == "codes" || part == "values" || part == "mask")
+        rows_of(source.at(part), path + "/" + part);
+      else
+        out_.copy_from(source.at(part), path + "/" + part);
     }
   }
 
@@ -126,7 +146,8 @@ class Subset {
 
   void square(const Hdf5& source, const std::string& path) {
     const size_t all = chosen_.new_row.size();
-    if (source.shape() != Hdf5::Shape{all, all}) throw DataError(fmt::format("{}: wanted cells × cells; the file is damaged", source.where()));
+    if (source.shape() != Hdf5::Shape{all, all})
+      throw DataError(fmt::format("{}: wanted cells × cells; the file is damaged", source.where()));
     const Hdf5 cut = source.kind() == H5Kind::floating && source.item_bytes() <= 4
                          ? out_.allocate<float>(path, {chosen_.rows.size(), chosen_.rows.size()})
                          : out_.allocate<double>(path, {chosen_.rows.size(), chosen_.rows.size()});
@@ -152,17 +173,21 @@ class Subset {
                                       static_cast<std::int64_t>(major == Major::cut && minor == Minor::cut ? cells : old.columns)});
     const std::vector<std::int64_t> pointers = source.at("indptr").read<std::int64_t>();
     const bool sound = pointers.size() == (major == Major::cut ? chosen_.new_row.size() : old.columns) + 1 && pointers.front() == 0 &&
-                       std::is_sorted(pointers.begin(), pointers.end()) && static_cast<std::uint64_t>(pointers.back()) <= source.at("indices").rows();
-    if (!sound) throw DataError(fmt::format("{}/indptr: not a rising list of {} entries; the file is damaged", source.where(), pointers.size()));
+                       std::is_sorted(pointers.begin(), pointers.end()) &&
+                       static_cast<std::uint64_t>(pointers.back()) <= source.at("indices").rows();
+    if (!sound)
+      throw DataError(fmt::format("{}/indptr: not a rising list of {} entries; the file is damaged", source.where(), pointers.size()));
     std::vector<H5Range> majors = major == Major::cut ? chosen_.ranges : std::vector<H5Range>{{0, pointers.size() - 1}};
-    const std::vector<std::int64_t> kept = minor == Minor::cut ? filtered(source, cut, pointers, majors) : whole(source, cut, pointers, majors);
+    const std::vector<std::int64_t> kept =
+        minor == Minor::cut ? filtered(source, cut, pointers, majors) : whole(source, cut, pointers, majors);
     const Hdf5 indptr = cut.allocate_like(source.at("indptr"), "indptr", kept.size());
     indptr.copy_attributes(source.at("indptr"));
     indptr.write_rows<std::int64_t>(0, kept);
   }
 
   // Rows along the major axis are runs of entries; returns the new indptr.
-  std::vector<std::int64_t> whole(const Hdf5& source, const Hdf5& cut, const std::vector<std::int64_t>& pointers, const std::vector<H5Range>& majors) {
+  std::vector<std::int64_t> whole(const Hdf5& source, const Hdf5& cut, const std::vector<std::int64_t>& pointers,
+                                  const std::vector<H5Range>& majors) {
     std::vector<std::int64_t> kept{0};
     std::vector<H5Range> entries;
     for (const H5Range& range : majors) {
@@ -178,7 +203,8 @@ class Subset {
   }
 
   // The entries of the chosen cells along the minor axis, slice by slice; counted first, so that the datasets have their size.
-  std::vector<std::int64_t> filtered(const Hdf5& source, const Hdf5& cut, const std::vector<std::int64_t>& pointers, const std::vector<H5Range>& majors) {
+  std::vector<std::int64_t> filtered(const Hdf5& source, const Hdf5& cut, const std::vector<std::int64_t>& pointers,
+                                     const std::vector<H5Range>& majors) {
     const Hdf5 old_indices = source.at("indices"), old_data = source.at("data");
     std::vector<std::int64_t> kept{0};
     for_each_slice(pointers, majors, [&](std::uint64_t first, std::uint64_t last) {
@@ -212,7 +238,8 @@ class Subset {
     std::vector<std::int64_t> minor = indices.read_rows<std::int64_t>(from, to);
     for (std::int64_t& index : minor) {
       if (index < 0 || static_cast<size_t>(index) >= chosen_.new_row.size())
-        throw DataError(fmt::format("{}: found {}, wanted 0 to {}; the file is damaged", indices.where(), index, chosen_.new_row.size() - 1));
+        throw DataError(
+            fmt::format("{}: found {}, wanted 0 to {}; the file is damaged", indices.where(), index, chosen_.new_row.size() - 1));
       index = chosen_.new_row[static_cast<size_t>(index)];
     }
     return minor;
@@ -236,8 +263,8 @@ class Subset {
 
 }  // namespace
 
-std::vector<std::string> write_cells_of(const std::filesystem::path& input, std::span<const std::uint64_t> rows, const std::filesystem::path& output,
-                                        Existing existing) {
+std::vector<std::string> write_cells_of(const std::filesystem::path& input, std::span<const std::uint64_t> rows,
+                                        const std::filesystem::path& output, Existing existing) {
   const Hdf5 in = Hdf5::open(input);
   refuse_same_file(input, output);
   AtomicFile file(output, existing);

@@ -1,5 +1,5 @@
-// What tells normalised values from corrected counts: within a cell all values of a normalised matrix are whole multiples of the smallest one
-// (one count), of a log-normalised matrix the values of exp(x) − 1 are; this holds for gene subsets too, where row sums say nothing.
+// What tells normalised values from corrected counts: within a cell all values of a normalised matrix are whole multiples of the smallest
+// one (one count), of a log-normalised matrix the values of exp(x) − 1 are; this holds for gene subsets too, where row sums say nothing.
 #include "tools/anndata/survey.h"
 
 #include <fmt/format.h>
@@ -16,7 +16,7 @@ constexpr std::uint64_t kBlockRows = 512;
 constexpr std::uint64_t kJudgedRows = 2048;  // rows after which a fractional matrix is judged
 constexpr double kConstantSum = 1e-3;        // relative spread of row sums that no sequencing depth has
 constexpr double kMostRows = 0.8;
-constexpr float kLargestLog = 15.0f;         // exp(15) is above any count of one gene in one cell that is normalised to 10^4 … 10^6
+constexpr float kLargestLog = 15.0f;  // exp(15) is above any count of one gene in one cell that is normalised to 10^4 … 10^6
 
 std::uint64_t mix(std::uint64_t x) {  // splitmix64
   x = (x + 0x9E3779B97F4A7C15u) * 0xBF58476D1CE4E5B9u;
@@ -64,7 +64,8 @@ class Judge {  // of a matrix with fractional values
   // Why these are not counts; nothing when they may be corrected counts.
   std::optional<std::string> normalisation() const {
     if (rows_ > 1 && plain_.constant()) return fmt::format("normalised: every cell sums to {:.6g}", plain_.most);
-    if (rows_ > 1 && exponential_.constant()) return fmt::format("log-normalised: exp(x) - 1 sums to {:.6g} in every cell", exponential_.most);
+    if (rows_ > 1 && exponential_.constant())
+      return fmt::format("log-normalised: exp(x) - 1 sums to {:.6g} in every cell", exponential_.most);
     if (steps(log_counts_)) return "the logarithm of counts: exp(x) - 1 takes whole numbers";
     if (steps(exponential_steps_)) return "log-normalised: within a cell exp(x) - 1 takes whole multiples of one value";
     if (steps(plain_steps_)) return "normalised: within a cell all values are whole multiples of one fraction";

@@ -18,7 +18,8 @@ struct Survey {
   std::vector<std::uint64_t> gene_marks;  // per column: its counts weighted by cell, modulo 2^64; equal marks and totals: equal columns
 };
 
-// corrected: values ≥ 0, not integer, from no known normalisation (SoupX, CellBender …); read to the end only with FractionalCounts::accept.
+// corrected: values ≥ 0, not integer, from no known normalisation (SoupX, CellBender …); read to the end only with
+// FractionalCounts::accept.
 Survey survey(const CellMatrix& matrix, FractionalCounts fractional);
 
 }  // namespace lc

@@ -20,7 +20,9 @@ AnnDataWriter AnnDataWriter::copy_of(const fs::path& input, const fs::path& outp
   std::error_code error;
   const fs::perms permissions = fs::status(partial, error).permissions();
   fs::copy_file(input, partial, fs::copy_options::overwrite_existing, error);
-  if (error) throw ResourceError(fmt::format("{}: cannot be copied to {}: {}; check free space and permissions", input.string(), partial.string(), error.message()));
+  if (error)
+    throw ResourceError(
+        fmt::format("{}: cannot be copied to {}: {}; check free space and permissions", input.string(), partial.string(), error.message()));
   fs::permissions(partial, permissions, error);  // the copy took over those of the input, which may be read-only
   Hdf5 copy = Hdf5::edit(partial);
   return AnnDataWriter(std::move(file), std::move(copy), existing);
@@ -34,7 +36,8 @@ AnnDataWriter AnnDataWriter::fresh(const NewAnnData& content, const fs::path& ou
   const Hdf5 var = write_frame(root, "var", content.genes);
   std::vector<std::string> columns;
   for (const auto& [name, values] : content.gene_columns) {
-    if (values.size() != content.genes.size()) throw ShapeError(fmt::format("anndata: var/{}: wanted {} entries, got {}", name, content.genes.size(), values.size()));
+    if (values.size() != content.genes.size())
+      throw ShapeError(fmt::format("anndata: var/{}: wanted {} entries, got {}", name, content.genes.size(), values.size()));
     write_string_array(var, name, values);
     columns.push_back(name);
   }
@@ -42,7 +45,8 @@ AnnDataWriter AnnDataWriter::fresh(const NewAnnData& content, const fs::path& ou
   for (const char* dict : {"layers", "obsm", "obsp", "uns", "varm", "varp"}) write_dict(root, dict);
   const Hdf5 x = root.group("X");
   mark(x, "csr_matrix");
-  x.set("shape", std::vector<std::int64_t>{static_cast<std::int64_t>(content.cells.size()), static_cast<std::int64_t>(content.genes.size())});
+  x.set("shape",
+        std::vector<std::int64_t>{static_cast<std::int64_t>(content.cells.size()), static_cast<std::int64_t>(content.genes.size())});
   const H5Storage storage{.gzip = 4, .grows = true};
   x.allocate<float>("data", {0}, storage);
   x.allocate<std::int32_t>("indices", {0}, storage);
@@ -64,9 +68,11 @@ template <class F>
 void AnnDataWriter::obs_column(std::string_view name, size_t entries, F write) {
   const Frame frame = obs_frame();
   if (entries != cells_) throw ShapeError(fmt::format("anndata: obs/{}: wanted {} entries, got {}", name, cells_, entries));
-  if (name == frame.index_name() || name == "__categories") throw UsageError(fmt::format("'{}' cannot be a column of obs: the index has that name", name));
+  if (name == frame.index_name() || name == "__categories")
+    throw UsageError(fmt::format("'{}' cannot be a column of obs: the index has that name", name));
   make_room(frame.group(), name);
-  // Legacy files keep the categories of a column apart; the table keeps its encoding version, so that readers still look there for the others.
+  // Legacy files keep the categories of a column apart; the table keeps its encoding version, so that readers still look there for the
+  // others.
   frame.group().remove(fmt::format("__categories/{}", name));
   write(frame.group());
   add_to_column_order(frame.group(), frame.columns(), name);
@@ -96,7 +102,9 @@ Hdf5 AnnDataWriter::obsm(std::string_view name, std::uint64_t width) {
   return dataset;
 }
 
-void AnnDataWriter::obsm(std::string_view name, std::span<const float> values, std::uint64_t width) { obsm(name, width).write_rows<float>(0, values); }
+void AnnDataWriter::obsm(std::string_view name, std::span<const float> values, std::uint64_t width) {
+  obsm(name, width).write_rows<float>(0, values);
+}
 
 void AnnDataWriter::uns(std::string_view name, const nlohmann::ordered_json& value) {
   const Hdf5 group = write_dict(file_, "uns");

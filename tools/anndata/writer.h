@@ -17,7 +17,7 @@
 namespace lc {
 
 struct NewAnnData {
-  std::vector<std::string> cells, genes;                                         // the indices of obs and var
+  std::vector<std::string> cells, genes;                                            // the indices of obs and var
   std::vector<std::pair<std::string, std::vector<std::string>>> gene_columns = {};  // text columns of var
 };
 
@@ -42,7 +42,8 @@ class AnnDataWriter {
   AnnDataWriter(std::unique_ptr<AtomicFile> output, Hdf5 file, Existing existing);
   Frame obs_frame() const { return Frame(file_.at("obs")); }
   void make_room(const Hdf5& group, std::string_view name) const;
-  template <class F> void obs_column(std::string_view name, size_t entries, F write);
+  template <class F>
+  void obs_column(std::string_view name, size_t entries, F write);
 
   std::unique_ptr<AtomicFile> output_;
   Hdf5 file_;  // closed before the partial file is removed

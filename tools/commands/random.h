@@ -1,4 +1,5 @@
-// A stream of chance for simulation and splits: the same numbers for the same seed and stream, on every machine and with any number of threads.
+// A stream of chance for simulation and splits: the same numbers for the same seed and stream, on every machine and with any number of
+// threads.
 #pragma once
 #include <algorithm>
 #include <cmath>
@@ -44,7 +45,8 @@ class Random {
     }
   }
 
-  template <class T> void shuffle(std::vector<T>& values) {
+  template <class T>
+  void shuffle(std::vector<T>& values) {
     for (size_t i = values.size(); i > 1; --i) std::swap(values[i - 1], values[below(i)]);
   }
 

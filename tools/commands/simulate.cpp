@@ -110,13 +110,14 @@ void print_result(const SimulatedCounts& simulated, const SimulateOptions& optio
   if (options.common.json) {
     nlohmann::ordered_json types;
     for (size_t t = 0; t < count.size(); ++t) types[simulated.types()[t].name] = count[t];
-    const nlohmann::ordered_json result = {{"out", options.out}, {"texts", options.texts}, {"cells", options.cells}, {"genes", simulated.genes().size()},
-                                           {"donors", options.donors}, {"seed", options.common.seed}, {"types", types}};
+    const nlohmann::ordered_json result = {
+        {"out", options.out},       {"texts", options.texts},      {"cells", options.cells}, {"genes", simulated.genes().size()},
+        {"donors", options.donors}, {"seed", options.common.seed}, {"types", types}};
     fmt::print("{}\n", result.dump());
     return;
   }
-  fmt::print("{}: {} cells × {} genes, {} donors; truth in obs/cell_type\n{}: {} texts\n\n", options.out, options.cells, simulated.genes().size(), options.donors,
-             options.texts, count.size());
+  fmt::print("{}: {} cells × {} genes, {} donors; truth in obs/cell_type\n{}: {} texts\n\n", options.out, options.cells,
+             simulated.genes().size(), options.donors, options.texts, count.size());
   for (size_t t = 0; t < count.size(); ++t) fmt::print("{:>8}  {}\n", count[t], simulated.types()[t].name);
 }
 
@@ -127,7 +128,8 @@ void run_simulate(const SimulateOptions& options) {
   std::vector<SimulatedType> types = simulated_types(options.types);
   std::vector<SimulatedGene> genes = genes_to_simulate(options, types);
   const std::uint64_t needed = static_cast<std::uint64_t>(options.types) * 6 + 100;
-  if (genes.size() < needed) throw UsageError(fmt::format("--genes: {} types need at least {} genes, got {}", options.types, needed, genes.size()));
+  if (genes.size() < needed)
+    throw UsageError(fmt::format("--genes: {} types need at least {} genes, got {}", options.types, needed, genes.size()));
   const SimulatedCounts simulated({options.cells, options.common.seed, options.donors}, std::move(genes), std::move(types));
   write_cells(simulated, options);
   nlohmann::ordered_json texts;
@@ -144,12 +146,16 @@ void register_simulate(CLI::App& program) {
                                   "langcell simulate --out cells.h5ad --texts texts.json --cells 3000 --types 8 --seed 1");
   command->add_option("--out", options->out, "the .h5ad to write")->required();
   command->add_option("--texts", options->texts, "the T.json to write: one text for each cell type")->required();
-  command->add_option("--cells", options->cells, "number of cells")->check(CLI::Range(std::uint64_t{1}, std::uint64_t{10'000'000}))->capture_default_str();
+  command->add_option("--cells", options->cells, "number of cells")
+      ->check(CLI::Range(std::uint64_t{1}, std::uint64_t{10'000'000}))
+      ->capture_default_str();
   command->add_option("--genes", options->genes, "number of genes (with --genes-from at most as many as the file has)")
       ->check(CLI::Range(std::uint64_t{150}, std::uint64_t{100'000}))
       ->capture_default_str();
   command->add_option("--types", options->types, "number of cell types")->check(CLI::Range(1, 200))->capture_default_str();
-  command->add_option("--donors", options->donors, "number of donors, each with a batch effect and a composition of its own")->check(CLI::Range(1, 1000))->capture_default_str();
+  command->add_option("--donors", options->donors, "number of donors, each with a batch effect and a composition of its own")
+      ->check(CLI::Range(1, 1000))
+      ->capture_default_str();
   command->add_option("--genes-from", options->genes_from, "take gene ids and names from this genes.tsv");
   command->add_option("--seed", options->common.seed, "the same seed gives the same file content")->capture_default_str();
   command->add_flag("--overwrite", options->overwrite, "replace existing outputs");

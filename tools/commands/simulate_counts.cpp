@@ -14,14 +14,21 @@ namespace lc {
 namespace {
 
 // Streams of chance: one per purpose, far apart from the cells' own (the cell's number).
-enum Stream : std::uint64_t { kBase = std::uint64_t{1} << 40, kMarkers = kBase << 1, kLineage = kBase << 2, kType = kBase << 3, kDonor = kBase << 4, kCells = kBase << 5 };
+enum Stream : std::uint64_t {
+  kBase = std::uint64_t{1} << 40,
+  kMarkers = kBase << 1,
+  kLineage = kBase << 2,
+  kType = kBase << 3,
+  kDonor = kBase << 4,
+  kCells = kBase << 5
+};
 
 constexpr double kMedianDepth = 2200, kDepthSpread = 0.35, kDonorDepthSpread = 0.2;
-constexpr double kBaseSpread = 2.0;        // of a gene's log mean: a few genes hold most counts
-constexpr double kDonorSpread = 0.15;      // batch shift of every gene
-constexpr double kAmbient = 0.03;          // share of a cell's counts that comes from the others
-constexpr double kMarkerShare = 1.0 / 1500; // of a cell's counts, in its own type
-constexpr double kMarkerElsewhere = 0.03;  // times that in the other types
+constexpr double kBaseSpread = 2.0;          // of a gene's log mean: a few genes hold most counts
+constexpr double kDonorSpread = 0.15;        // batch shift of every gene
+constexpr double kAmbient = 0.03;            // share of a cell's counts that comes from the others
+constexpr double kMarkerShare = 1.0 / 1500;  // of a cell's counts, in its own type
+constexpr double kMarkerElsewhere = 0.03;    // times that in the other types
 constexpr size_t kDrawnMarkers = 6;
 
 // Negative-binomial draw: by inversion where small, else as a Poisson draw of a gamma rate.
@@ -145,7 +152,8 @@ void SimulatedCounts::draw_cells() {
     type_of_cell_.push_back(drawn(random, types_of_donor[static_cast<size_t>(donor)]));
   }
   for (size_t t = 0; t < types_.size() && t < size_.cells; ++t)  // every type occurs where there are cells enough
-    if (std::find(type_of_cell_.begin(), type_of_cell_.end(), static_cast<std::int32_t>(t)) == type_of_cell_.end()) type_of_cell_[t] = static_cast<std::int32_t>(t);
+    if (std::find(type_of_cell_.begin(), type_of_cell_.end(), static_cast<std::int32_t>(t)) == type_of_cell_.end())
+      type_of_cell_[t] = static_cast<std::int32_t>(t);
 }
 
 const float* SimulatedCounts::mean_of(std::uint64_t cell) const {
@@ -160,7 +168,8 @@ CsrBlock SimulatedCounts::cells(std::uint64_t begin, std::uint64_t end) const {
   for (std::int64_t r = 0; r < rows; ++r) {
     const std::uint64_t cell = begin + static_cast<std::uint64_t>(r);
     Random random(size_.seed, cell);
-    const double depth = kMedianDepth * depth_of_donor_[static_cast<size_t>(donor_of_cell_[cell])] * std::exp(kDepthSpread * random.normal());
+    const double depth =
+        kMedianDepth * depth_of_donor_[static_cast<size_t>(donor_of_cell_[cell])] * std::exp(kDepthSpread * random.normal());
     const float* mean = mean_of(cell);
     for (size_t g = 0; g < genes_.size(); ++g) {
       const std::uint32_t count = negative_binomial(random, depth * mean[g], dispersion_[g]);

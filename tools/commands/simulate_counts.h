@@ -1,5 +1,6 @@
-// The count model of `simulate`. Mean of gene g in a cell of type t and donor d: base(g) · lineage(t, g) · type(t, g) · donor(d, g), plus a little of
-// what floats in the droplets; depth is lognormal, counts are negative-binomial around depth · mean. Each cell has its own stream of chance.
+// The count model of `simulate`. Mean of gene g in a cell of type t and donor d: base(g) · lineage(t, g) · type(t, g) · donor(d, g), plus a
+// little of what floats in the droplets; depth is lognormal, counts are negative-binomial around depth · mean. Each cell has its own stream
+// of chance.
 #pragma once
 #include <cstdint>
 #include <string>

@@ -53,13 +53,15 @@ Split stratified(const Categorical& labels, const SplitOptions& options) {
 Split by_groups(const Categorical& groups, const SplitOptions& options) {
   std::vector<std::vector<size_t>> cells_of(groups.categories.size());
   for (size_t cell = 0; cell < groups.codes.size(); ++cell) {
-    if (groups.codes[cell] < 0) throw DataError(fmt::format("{}:/obs/{}: cell {} has no value, so its group is not known", options.input, options.group, cell));
+    if (groups.codes[cell] < 0)
+      throw DataError(fmt::format("{}:/obs/{}: cell {} has no value, so its group is not known", options.input, options.group, cell));
     cells_of[static_cast<size_t>(groups.codes[cell])].push_back(cell);
   }
   std::vector<size_t> order;
   for (size_t g = 0; g < cells_of.size(); ++g)
     if (!cells_of[g].empty()) order.push_back(g);
-  if (order.size() < 2) throw DataError(fmt::format("{}:/obs/{}: wanted at least two groups to split, found {}", options.input, options.group, order.size()));
+  if (order.size() < 2)
+    throw DataError(fmt::format("{}:/obs/{}: wanted at least two groups to split, found {}", options.input, options.group, order.size()));
   Random(options.common.seed, 0).shuffle(order);
   Split split{std::vector<char>(groups.codes.size(), 0), {}, {}};
   const double wanted = options.fraction * static_cast<double>(groups.codes.size());
@@ -67,7 +69,8 @@ Split by_groups(const Categorical& groups, const SplitOptions& options) {
   for (size_t i = 0; i < order.size(); ++i) {
     const std::vector<size_t>& cells = cells_of[order[i]];
     const double with = taken + static_cast<double>(cells.size());
-    const bool nearer = std::abs(with - wanted) < std::abs(taken - wanted), last_chance = split.test_groups.empty() && i + 1 == order.size();
+    const bool nearer = std::abs(with - wanted) < std::abs(taken - wanted),
+               last_chance = split.test_groups.empty() && i + 1 == order.size();
     const bool leaves_none = split.train_groups.empty() && i + 1 == order.size();
     const bool test = (nearer || last_chance) && !leaves_none;
     if (test) taken = with;
@@ -89,7 +92,11 @@ void print_result(const Categorical& labels, const Split& split, const SplitOpti
   if (options.common.json) {
     nlohmann::ordered_json per_label = nlohmann::ordered_json::object();
     for (const auto& [code, sides] : counts) per_label[name(code)] = {{"train", sides[0]}, {"test", sides[1]}};
-    nlohmann::ordered_json result = {{"seed", options.common.seed}, {"by", options.group.empty() ? "cells" : "groups"}, {"n_train", all[0]}, {"n_test", all[1]}, {"labels", per_label}};
+    nlohmann::ordered_json result = {{"seed", options.common.seed},
+                                     {"by", options.group.empty() ? "cells" : "groups"},
+                                     {"n_train", all[0]},
+                                     {"n_test", all[1]},
+                                     {"labels", per_label}};
     if (!options.group.empty()) result["groups"] = {{"train", split.train_groups}, {"test", split.test_groups}};
     fmt::print("{}\n", result.dump());
     return;
@@ -106,7 +113,8 @@ void check_outputs(const SplitOptions& options) {
     throw UsageError(fmt::format("--train and --test are both {}; give two names", options.train));
   for (const std::string& path : {options.train, options.test}) {
     refuse_same_file(options.input, path);
-    if (!options.overwrite && fs::exists(path, ignored)) throw UsageError(fmt::format("{} exists already; choose another name or use --overwrite", path));
+    if (!options.overwrite && fs::exists(path, ignored))
+      throw UsageError(fmt::format("{} exists already; choose another name or use --overwrite", path));
   }
 }
 
@@ -118,7 +126,8 @@ void run_split(const SplitOptions& options) {
   std::vector<std::uint64_t> train, test;
   for (size_t cell = 0; cell < split.in_test.size(); ++cell) (split.in_test[cell] ? test : train).push_back(cell);
   if (train.empty() || test.empty())
-    throw DataError(fmt::format("{}: a split of {} cells at --fraction {} leaves one side empty", options.input, split.in_test.size(), options.fraction));
+    throw DataError(fmt::format("{}: a split of {} cells at --fraction {} leaves one side empty", options.input, split.in_test.size(),
+                                options.fraction));
   const Existing existing = options.overwrite ? Existing::replace : Existing::refuse;
   say(options.common, fmt::format("writing {} cells to {}", train.size(), options.train));
   for (const std::string& line : write_cells_of(options.input, train, options.train, existing)) warn(line);
@@ -131,8 +140,9 @@ void run_split(const SplitOptions& options) {
 
 void register_split(CLI::App& program) {
   const auto options = std::make_shared<SplitOptions>();
-  CLI::App* command = add_command(program, "split", "training and test cells, stratified by a label or by whole groups",
-                                  "langcell split cells.h5ad --key cell_type --fraction 0.2 --seed 0 --train train.h5ad --test heldout.h5ad");
+  CLI::App* command =
+      add_command(program, "split", "training and test cells, stratified by a label or by whole groups",
+                  "langcell split cells.h5ad --key cell_type --fraction 0.2 --seed 0 --train train.h5ad --test heldout.h5ad");
   command->add_option("input", options->input, "the .h5ad to split; it is not changed")->required();
   command->add_option("--key", options->key, "column of obs: every label is divided by the same fraction")->required();
   command->add_option("--group", options->group, "column of obs whose groups are never divided (donor_id)");

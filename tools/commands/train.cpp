@@ -48,6 +48,26 @@ share_pass = true
 every = 250
 )";
 
+// The run folder of a command that fails before training begins is not left behind.
+class NewFolder {
+ public:
+  explicit NewFolder(fs::path path) : path_(std::move(path)) {
+    std::error_code failed;
+    fs::remove_all(path_, failed);
+    fs::create_directories(path_, failed);
+    if (failed) throw ResourceError(fmt::format("{}: cannot create the run folder: {}; choose another --run", path_.string(), failed.message()));
+  }
+  ~NewFolder() {
+    std::error_code ignored;
+    if (!fs::exists(path_ / "run" / "config.resolved.toml", ignored)) fs::remove_all(path_, ignored);
+  }
+  NewFolder(const NewFolder&) = delete;
+  NewFolder& operator=(const NewFolder&) = delete;
+
+ private:
+  fs::path path_;
+};
+
 void run_train(const Flags& f) {
   begin(f.common);
   if (fs::exists(f.out) && !f.overwrite) throw UsageError(fmt::format("{}: exists already; choose another --out or add --overwrite", f.out.string()));
@@ -55,11 +75,7 @@ void run_train(const Flags& f) {
   const Texts texts = Texts::read(f.texts);
   const fs::path work = f.run.empty() ? fs::path(f.out.string() + ".run") : f.run;
   if (fs::exists(work) && !fs::is_empty(work) && !f.overwrite) throw UsageError(fmt::format("{}: is not empty; continue it with 'langcell pretrain --resume', choose another --run, or add --overwrite", work.string()));
-  std::error_code failed;
-  fs::remove_all(work, failed);
-  fs::create_directories(work, failed);
-  if (failed) throw ResourceError(fmt::format("{}: cannot create the run folder: {}; choose another --run", work.string(), failed.message()));
-
+  const NewFolder folder(work);
   TokenizeOptions tokens;
   tokens.inputs = {f.input}, tokens.out = work / "corpus.h5", tokens.texts = texts, tokens.label_key = f.label_key, tokens.low_coverage = f.counts.low_coverage();
   tokens.missing = f.allow_missing ? MissingLabels::keep : MissingLabels::refuse, tokens.say = tell;

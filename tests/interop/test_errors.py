@@ -1,0 +1,160 @@
+"""Bad input gets its exit code and one clear line; nothing is left behind and nothing is changed."""
+import shutil
+import subprocess
+
+import anndata
+import numpy as np
+import pytest
+import scipy.sparse
+
+QUICK = ["--preset", "tiny", "--steps", 5, "--set", "train.batch_size=8", "--quiet"]
+
+
+@pytest.fixture(scope="module")
+def made(langcell, tmp_path_factory):
+    """A simulated file, its texts, and a model trained on it for a few steps."""
+    folder = tmp_path_factory.mktemp("made")
+    langcell("simulate", "--out", folder / "a.h5ad", "--texts", folder / "t.json", "--cells", 60, "--genes", 900, "--types", 3, "--seed", 2)
+    langcell("train", folder / "a.h5ad", "--texts", folder / "t.json", "--label-key", "cell_type", "--out", folder / "model", *QUICK)
+    return folder
+
+
+def altered(source, target, change):
+    data = anndata.read_h5ad(source)
+    change(data)
+    data.write_h5ad(target)
+
+
+def log_normalised(data):
+    x = data.X.astype(np.float32).toarray()
+    data.X = scipy.sparse.csr_matrix(np.log1p(x / x.sum(axis=1, keepdims=True) * 1e4))
+
+
+def negative(data):
+    data.X = data.X.astype(np.float32)
+    data.X.data[3] = -1
+
+
+def renamed(prefix):
+    def change(data):
+        data.var_names = [f"{prefix}{i:011d}" for i in range(data.n_vars)]
+        for column in list(data.var.columns):
+            del data.var[column]
+
+    return change
+
+
+def no_cells(source, target):
+    anndata.read_h5ad(source)[:0].copy().write_h5ad(target)
+
+
+DATA = {  # what is wrong → how it is made, exit code, a word of the message
+    "missing file": (lambda s, t: None, 3, "no such file"),
+    "truncated file": (lambda s, t: t.write_bytes(s.read_bytes()[:4000]), 3, "bad.h5ad"),
+    "no HDF5": (lambda s, t: t.write_text("cell,gene\n1,2\n"), 3, "bad.h5ad"),
+    "log-normalised": (lambda s, t: altered(s, t, log_normalised), 3, "bad.h5ad"),
+    "negative": (lambda s, t: altered(s, t, negative), 3, "negative"),
+    "unknown genes": (lambda s, t: altered(s, t, renamed("ENSG9")), 3, "bad.h5ad"),
+    "mouse genes": (lambda s, t: altered(s, t, renamed("ENSMUSG")), 3, "mouse"),
+    "gene names only": (lambda s, t: altered(s, t, renamed("MADEUP")), 3, "bad.h5ad"),
+    "no cells": (no_cells, 3, "bad.h5ad"),
+}
+
+
+def fails(binary, *arguments, code, word, folder):
+    before = sorted(str(p) for p in folder.rglob("*"))
+    done = subprocess.run([str(binary), *map(str, arguments)], capture_output=True, text=True, timeout=120)
+    lines = [line for line in done.stderr.splitlines() if line.startswith("langcell: error:")]
+    assert done.returncode == code, f"exit {done.returncode}: {done.stderr}"
+    assert len(lines) == 1 and word.lower() in lines[0].lower(), done.stderr
+    assert done.stderr.rstrip().endswith(lines[0]), done.stderr
+    assert done.stdout == ""
+    assert sorted(str(p) for p in folder.rglob("*")) == before
+
+
+@pytest.mark.parametrize("name", DATA)
+def test_bad_counts(binary, made, tmp_path, name):
+    make, code, word = DATA[name]
+    make(made / "a.h5ad", tmp_path / "bad.h5ad")
+    fails(binary, "annotate", tmp_path / "bad.h5ad", "--model", made / "model", "--texts", made / "t.json", "--out", tmp_path / "out.h5ad", code=code, word=word, folder=tmp_path)
+    fails(binary, "train", tmp_path / "bad.h5ad", "--texts", made / "t.json", "--label-key", "cell_type", "--genes", made / "model/genes.tsv", "--out", tmp_path / "model", *QUICK,
+          code=code, word=word, folder=tmp_path)
+
+
+TEXTS = {
+    "wrong JSON": ('{"a": "b",', "json"),
+    "duplicate label": ('{"a": "one", "a": "two"}', "'a'"),
+    "empty text": ('{"a": ""}', "empty"),
+    "one text twice": ('{"a": "one", "b": "one"}', "text"),
+    "a number": ('{"a": 3}', "'a'"),
+}
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_bad_texts(binary, made, tmp_path, name):
+    text, word = TEXTS[name]
+    (tmp_path / "t.json").write_text(text)
+    fails(binary, "annotate", made / "a.h5ad", "--model", made / "model", "--texts", tmp_path / "t.json", "--out", tmp_path / "out.h5ad", code=3, word=word, folder=tmp_path)
+
+
+def test_a_label_without_a_text_is_listed(binary, made, tmp_path):
+    (tmp_path / "t.json").write_text('{"nothing of this file": "a text"}')
+    fails(binary, "train", made / "a.h5ad", "--texts", tmp_path / "t.json", "--label-key", "cell_type", "--out", tmp_path / "model", *QUICK, code=3, word="have no text", folder=tmp_path)
+    fails(binary, "train", made / "a.h5ad", "--texts", made / "t.json", "--label-key", "no_such_column", "--out", tmp_path / "model", *QUICK, code=3, word="no_such_column", folder=tmp_path)
+
+
+def test_an_unknown_key_names_the_nearest(binary, made, tmp_path):
+    fails(binary, "pretrain", "--run", tmp_path / "run", "--set", "train.batchsize=8", code=2, word="train.batch_size", folder=tmp_path)
+    (tmp_path / "c.toml").write_text("[stage1]\nlearning_rate = 1\n")
+    fails(binary, "pretrain", "--config", tmp_path / "c.toml", "--run", tmp_path / "run", code=2, word="stage1.learning_rate", folder=tmp_path)
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+DAMAGE = {
+    "no folder": lambda m: shutil.rmtree(m),
+    "weights cut": lambda m: cut(m / "cell_bert/model.safetensors"),
+    "weights gone": lambda m: (m / "cell_proj.safetensors").unlink(),
+    "config gone": lambda m: (m / "config.json").unlink(),
+    "config broken": lambda m: (m / "config.json").write_text("{"),
+    "genes gone": lambda m: (m / "genes.tsv").unlink(),
+    "vocabulary short": lambda m: (m / "text_bert/vocab.txt").write_text("[PAD]\n"),
+    "header broken": lambda m: (m / "ctm_head.safetensors").write_bytes(b"\xff" * 16 + (m / "ctm_head.safetensors").read_bytes()[16:]),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_a_damaged_model(binary, made, tmp_path, name):
+    shutil.copytree(made / "model", tmp_path / "model")
+    DAMAGE[name](tmp_path / "model")
+    fails(binary, "annotate", made / "a.h5ad", "--model", tmp_path / "model", "--texts", made / "t.json", "--out", tmp_path / "out.h5ad", code=4, word="model", folder=tmp_path)
+
+
+def test_outputs(binary, made, tmp_path):
+    both = ["--model", made / "model", "--texts", made / "t.json", "--out"]
+    source = tmp_path / "in.h5ad"
+    shutil.copy(made / "a.h5ad", source)
+    fails(binary, "annotate", source, *both, source, code=2, word="in.h5ad", folder=tmp_path)
+    (tmp_path / "there.h5ad").write_text("mine")
+    fails(binary, "annotate", source, *both, tmp_path / "there.h5ad", code=2, word="--overwrite", folder=tmp_path)
+    assert (tmp_path / "there.h5ad").read_text() == "mine"
+    fails(binary, "annotate", source, *both, tmp_path / "there.h5ad/below.h5ad", code=5, word="below.h5ad", folder=tmp_path)
+    fails(binary, "annotate", source, *both, tmp_path / "out.csv", code=2, word="--out", folder=tmp_path)
+
+
+def test_usage(binary, tmp_path):
+    fails(binary, code=2, word="", folder=tmp_path)
+    fails(binary, "anotate", code=2, word="", folder=tmp_path)
+    fails(binary, "annotate", code=2, word="", folder=tmp_path)
+    fails(binary, "split", "x.h5ad", "--fraction", "2", code=2, word="", folder=tmp_path)
+
+
+def test_existing_results_are_kept_unless_asked(binary, langcell, made, tmp_path):
+    both = ["--model", made / "model", "--texts", made / "t.json"]
+    langcell("annotate", made / "a.h5ad", *both, "--out", tmp_path / "one.h5ad", "--quiet")
+    fails(binary, "annotate", tmp_path / "one.h5ad", *both, "--out", tmp_path / "two.h5ad", code=2, word="--prefix", folder=tmp_path)
+    langcell("annotate", tmp_path / "one.h5ad", *both, "--out", tmp_path / "two.h5ad", "--prefix", "again", "--quiet")
+    data = anndata.read_h5ad(tmp_path / "two.h5ad")
+    assert {"langcell_label", "again_label"} <= set(data.obs.columns) and {"X_langcell", "X_again"} <= set(data.obsm)
