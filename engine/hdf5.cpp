@@ -10,14 +10,18 @@ using namespace h5;
 // ---- errors -----------------------------------------------------------------------------------------------------------------
 
 void h5::quiet() {
+  static const bool first = [] {  // at exit the library would close files that could not be written once more, and crash; we close our own
+    H5dont_atexit();
+    return true;
+  }();
   thread_local const bool done = [] {  // the library keeps one error stack per thread and prints each unless told not to
     H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);
     return true;
   }();
-  (void)done;
+  (void)first, (void)done;
 }
 
-// The innermost message of the library's error stack; it is the one that says why.
+// The innermost message of the library's error stack says why; of a failed system call only the system's own words are kept.
 std::string h5::reason() {
   std::string text;
   const auto keep = [](unsigned depth, const H5E_error2_t* error, void* out) -> herr_t {
@@ -26,6 +30,9 @@ std::string h5::reason() {
   };
   H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, keep, &text);
   std::replace(text.begin(), text.end(), '\n', ' ');
+  constexpr std::string_view words = "error message = '";
+  if (const size_t at = text.find(words); at != std::string::npos)
+    text = text.substr(at + words.size(), text.find('\'', at + words.size()) - at - words.size());
   return text.empty() ? "HDF5 gives no reason" : text;
 }
 

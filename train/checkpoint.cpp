@@ -77,12 +77,12 @@ std::string checkpoint_name(int stage, std::int64_t step) { return fmt::format("
 
 fs::path write_checkpoint(const fs::path& checkpoints, const CheckpointContents& contents, std::int64_t keep) {
   std::error_code failure;
-  fs::create_directories(checkpoints, failure);  // what goes wrong is said by AtomicFolder
+  fs::create_directories(checkpoints, failure);  // what goes wrong is said by what is written there
   const fs::path path = checkpoints / checkpoint_name(contents.state.stage, contents.state.step);
   AtomicFolder folder(path, Existing::replace);
   const fs::path& partial = folder.partial_path();
   write_model(partial, contents.model, contents.facts, contents.parts);
-  fs::create_directory(partial / "trainer");
+  fs::create_directory(partial / "trainer", failure);
   write_state(partial / "trainer" / "state.json", contents.state);
   write_moments(partial / "trainer" / "moments.safetensors", contents);
   write_file(partial / "trainer" / "config.resolved.toml", contents.config);

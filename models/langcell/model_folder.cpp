@@ -139,9 +139,9 @@ void require_tensors(const SafetensorsReader& reader, const std::vector<WantedTe
 void write_model(const fs::path& folder, const LangCell& model, const ModelFacts& facts, const LangCell::Parts& parts) {
   FolderConfig config{model.config(), facts.temperature, facts.history};
   if (!model.has_text() || parts.text == LangCell::Part::absent) config.model.text = {};
-  for (const char* tower : {"cell_bert", "text_bert"}) {
-    if (std::string_view(tower) == "cell_bert" || config.model.text.layers > 0) fs::create_directories(folder / tower);
-  }
+  std::error_code ignored;  // a folder that cannot be made is named by the first file in it
+  fs::create_directories(folder / "cell_bert", ignored);
+  if (config.model.text.layers > 0) fs::create_directories(folder / "text_bert", ignored);
   write_folder_config(folder, config);
   facts.genes.write(folder / "genes.tsv");
   if (config.model.text.layers > 0) facts.word_piece.write(folder / "text_bert" / "vocab.txt");

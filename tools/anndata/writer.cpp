@@ -20,9 +20,12 @@ AnnDataWriter AnnDataWriter::copy_of(const fs::path& input, const fs::path& outp
   std::error_code error;
   const fs::perms permissions = fs::status(partial, error).permissions();
   fs::copy_file(input, partial, fs::copy_options::overwrite_existing, error);
-  if (error)
-    throw ResourceError(
-        fmt::format("{}: cannot be copied to {}: {}; check free space and permissions", input.string(), partial.string(), error.message()));
+  if (error) {
+    std::error_code ignored;
+    const bool full = fs::space(partial, ignored).available < fs::file_size(input, ignored);  // copy_file calls that an input/output error
+    throw ResourceError(fmt::format("{}: cannot be copied to {}: {}; check free space and permissions", input.string(), output.string(),
+                                    full ? "no space left on device" : error.message()));
+  }
   fs::permissions(partial, permissions, error);  // the copy took over those of the input, which may be read-only
   Hdf5 copy = Hdf5::edit(partial);
   return AnnDataWriter(std::move(file), std::move(copy), existing);
