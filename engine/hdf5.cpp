@@ -58,7 +58,6 @@ Hdf5::Handle::~Handle() {
 namespace {
 
 Id file_access() {
-  quiet();
   Id access(H5Pcreate(H5P_FILE_ACCESS));
   H5Pset_file_locking(access, 0, 1);
   H5Pset_fclose_degree(access, H5F_CLOSE_STRONG);
@@ -93,10 +92,19 @@ Hdf5 Hdf5::from_file(const std::filesystem::path& path, std::int64_t id) {
   return Hdf5(std::move(file), root, "");
 }
 
-Hdf5 Hdf5::open(const std::filesystem::path& path) { return from_file(path, open_existing(path, H5F_ACC_RDONLY)); }
-Hdf5 Hdf5::edit(const std::filesystem::path& path) { return from_file(path, open_existing(path, H5F_ACC_RDWR)); }
+// quiet() first: even a constant like H5F_ACC_RDONLY starts the library.
+Hdf5 Hdf5::open(const std::filesystem::path& path) {
+  quiet();
+  return from_file(path, open_existing(path, H5F_ACC_RDONLY));
+}
+
+Hdf5 Hdf5::edit(const std::filesystem::path& path) {
+  quiet();
+  return from_file(path, open_existing(path, H5F_ACC_RDWR));
+}
 
 Hdf5 Hdf5::create(const std::filesystem::path& path) {
+  quiet();
   const Id access = file_access();
   const hid_t id = H5Fcreate(path.c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, access);
   if (id < 0) throw ResourceError(fmt::format("{}: cannot be created: {}; check free space and permissions", path.string(), reason()));

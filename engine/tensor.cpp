@@ -97,7 +97,7 @@ void* Tensor::checked(DType type) const {
 void Tensor::copy_to_host(void* out, DType type) const {
   const std::byte* from = static_cast<const std::byte*>(checked(type));
   const std::size_t row = static_cast<std::size_t>(columns()) * size_of(dtype_), step = static_cast<std::size_t>(stride_) * size_of(dtype_);
-  for (std::int64_t i = 0; i < rows(); ++i) std::memcpy(static_cast<std::byte*>(out) + i * row, from + i * step, row);
+  for (std::int64_t i = 0; row > 0 && i < rows(); ++i) std::memcpy(static_cast<std::byte*>(out) + i * row, from + i * step, row);
 }
 
 float Tensor::item() const {

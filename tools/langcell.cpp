@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
+#include <csignal>
 #include <new>
 
 #include "engine/build.h"
@@ -18,6 +19,7 @@ int fail(int code, const std::string& line) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  std::signal(SIGXFSZ, SIG_IGN);  // a file-size limit is then an error of write(), with a message
   CLI::App program("LangCell: cells and the words for them. Train on your own cells, label cells by a text.", "langcell");
   program.set_version_flag("--version", std::string("langcell ") + lc::build::kVersion);
   program.require_subcommand(1);

@@ -28,6 +28,7 @@ missing_packages() {
 
 command -v apt-get >/dev/null && command -v dpkg-query >/dev/null ||
   fail 5 "apt-get is absent, this script is for Debian 12; install the equivalents of: ${packages[*]}; then: cmake --preset release && cmake --build build"
+mkdir -p build || fail 5 "cannot create build/"
 mapfile -t missing < <(missing_packages)
 if ((${#missing[@]} > 0)); then
   as_root=()
@@ -35,7 +36,6 @@ if ((${#missing[@]} > 0)); then
     command -v sudo >/dev/null || fail 5 "these packages are missing and there is no sudo: ${missing[*]}; install them as root, then run this again"
     as_root=(sudo)
   fi
-  mkdir -p build
   echo "setup: installing ${missing[*]}"
   {
     "${as_root[@]}" apt-get update && "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${missing[@]}"

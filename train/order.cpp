@@ -93,16 +93,17 @@ SampleOrder::SampleOrder(CellSet cells, OrderSetup setup) : cells_(std::move(cel
   if (batches_ == 0) {
     throw UsageError(fmt::format("train.batch_size: wanted at most the {} cells there are to train on, got {}", cells_.size(), setup_.batch_size));
   }
+  window_ = std::clamp<std::int64_t>(batches_ / 4, 1, kLargestWindow);
   longest_ = find_longest();
 }
 
 std::int64_t SampleOrder::steps_of(double epochs) const { return static_cast<std::int64_t>(std::llround(epochs * static_cast<double>(batches_))); }
 
-std::int64_t SampleOrder::window_size(std::int64_t number) const { return std::min(kWindow, batches_ - number * kWindow); }
+std::int64_t SampleOrder::window_size(std::int64_t number) const { return std::min(window_, batches_ - number * window_); }
 
 std::vector<SampleOrder::Sample> SampleOrder::window(std::int64_t epoch, std::int64_t number) const {
   const Permutation permutation(cells_.size(), setup_.seed, setup_.stage, static_cast<std::uint32_t>(epoch));
-  const std::int64_t first = number * kWindow * setup_.batch_size;
+  const std::int64_t first = number * window_ * setup_.batch_size;
   std::vector<Sample> samples(static_cast<std::size_t>(window_size(number) * setup_.batch_size));
   for (std::size_t i = 0; i < samples.size(); ++i) {
     const std::int64_t cell = cells_[permutation(first + static_cast<std::int64_t>(i))];
@@ -127,13 +128,13 @@ std::vector<std::int64_t> SampleOrder::shuffled(std::int64_t epoch, std::int64_t
 // In each window the longest batch is the first of the sorted ones.
 std::int64_t SampleOrder::find_longest() const {
   std::int64_t most = -1, at = 0;
-  for (std::int64_t number = 0; number * kWindow < batches_; ++number) {
+  for (std::int64_t number = 0; number * window_ < batches_; ++number) {
     const std::vector<Sample> samples = window(0, number);
     std::int64_t tokens = 0;
     for (std::int64_t i = 0; i < setup_.batch_size; ++i) tokens += samples[static_cast<std::size_t>(i)].length;
     if (tokens <= most) continue;
     const std::vector<std::int64_t> places = shuffled(0, number);
-    most = tokens, at = number * kWindow + (std::find(places.begin(), places.end(), 0) - places.begin());
+    most = tokens, at = number * window_ + (std::find(places.begin(), places.end(), 0) - places.begin());
   }
   return at;
 }
@@ -142,12 +143,12 @@ Samples SampleOrder::batch(std::int64_t step) {
   const std::int64_t epoch = step / batches_;
   std::int64_t number = step % batches_;
   if (epoch == 0 && (number == 0 || number == longest_)) number = longest_ - number;
-  const std::int64_t in_window = number / kWindow;
+  const std::int64_t in_window = number / window_;
   if (epoch != kept_epoch_ || in_window != kept_number_) {
     kept_ = window(epoch, in_window);
     kept_epoch_ = epoch, kept_number_ = in_window;
   }
-  const std::int64_t sorted = shuffled(epoch, in_window)[static_cast<std::size_t>(number % kWindow)];
+  const std::int64_t sorted = shuffled(epoch, in_window)[static_cast<std::size_t>(number % window_)];
   Samples samples;
   for (std::int64_t i = sorted * setup_.batch_size; i < (sorted + 1) * setup_.batch_size; ++i) samples.push_back(kept_[static_cast<std::size_t>(i)].cell);
   return samples;

@@ -85,7 +85,12 @@ void Run::build_model() {
     facts_.word_piece = options_.model.text_vocab.empty() ? build_word_piece(data_.texts()) : WordPiece::read(options_.model.text_vocab);
   }
   if (config.cell.layers == 0) config = preset(options_.model.preset, data_.vocabulary().size(), facts_.word_piece.size());
-  if (uses_text(options_) && config.text.layers == 0) throw UsageError(fmt::format("stage2: preset {} has no text tower; set stage2.steps = 0, or choose another preset", config.preset));
+  if (uses_text(options_) && !text_from_init_) {  // a fresh text tower, also beside a cell tower that was loaded alone
+    config.text = preset(options_.model.preset, data_.vocabulary().size(), facts_.word_piece.size()).text;
+    if (config.text.layers == 0) throw UsageError(fmt::format("stage2: preset {} has no text tower; set stage2.steps = 0, or choose another preset", options_.model.preset));
+    config.text.cross_width = config.cell.width;
+  }
+  if (!uses_text(options_) && !text_from_init_) config.text = {};
   if (options_.data.max_cell_tokens > config.cell.positions) throw UsageError(fmt::format("data.max_cell_tokens: wanted at most the {} positions of the cell tower, got {}", config.cell.positions, options_.data.max_cell_tokens));
   if (config.text.layers > 0 && options_.data.max_text_tokens > config.text.positions) {
     throw UsageError(fmt::format("data.max_text_tokens: wanted at most the {} positions of the text tower, got {}", config.text.positions, options_.data.max_text_tokens));

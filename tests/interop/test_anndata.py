@@ -1,6 +1,8 @@
 """What split and simulate write, read by anndata, h5py and scanpy; and what they say of files that are not as wanted."""
 import hashlib
 import json
+import resource
+import subprocess
 
 import anndata
 import h5py
@@ -171,3 +173,16 @@ def test_faults_have_their_exit_code_and_leave_nothing(langcell, tmp_path):
     fails(2, "both", train=tmp_path / "b.h5ad")
     fails(5, "nowhere", train=tmp_path / "nowhere" / "a.h5ad")
     assert (tmp_path / "in.h5ad").read_bytes() == whole
+
+
+def test_a_full_disk_is_said_and_nothing_is_left(binary, tmp_path):
+    data = rich(cells=700, genes=900)
+    data.write_h5ad(tmp_path / "in.h5ad")
+    limit = 300_000  # bytes a file may have: the write that would pass it fails as on a full disk
+    split = ["split", tmp_path / "in.h5ad", "--key", "cell_type", "--train", tmp_path / "a.h5ad", "--test", tmp_path / "b.h5ad"]
+    simulate = ["simulate", "--out", tmp_path / "a.h5ad", "--texts", tmp_path / "t.json", "--cells", "900"]
+    for command in (split, simulate):
+        done = subprocess.run([binary, *command, "--quiet"], capture_output=True, text=True, restore_signals=False,
+                              preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
+        assert done.returncode == 5 and "cannot be written: File too large" in done.stderr and done.stderr.count("\n") == 1, done.stderr
+        assert [path.name for path in tmp_path.iterdir()] == ["in.h5ad"]

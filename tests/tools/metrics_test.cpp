@@ -78,9 +78,9 @@ TEST(Metrics, ComeBackFromJsonAsTheyWere) {
   const auto json = to_json(annotation_metrics(kTruth, kLabels, {}));
   std::vector<std::string> keys;
   for (const auto& [key, value] : json.items()) keys.push_back(key);
-  EXPECT_EQ(keys, (Labels{"accuracy", "balanced_accuracy", "confusion", "coverage", "labels", "macro_f1", "n", "per_class",
-                          "truth_outside_texts"}));
-  EXPECT_EQ(to_json(metrics_from_json(nlohmann::json::parse(json.dump()), "m.json")), json);
+  EXPECT_EQ(keys, (Labels{"n", "accuracy", "macro_f1", "balanced_accuracy", "coverage", "truth_outside_texts", "labels", "confusion",
+                          "per_class"}));
+  EXPECT_EQ(to_json(metrics_from_json(nlohmann::ordered_json::parse(json.dump()), "m.json")), json);
 }
 
 TEST(Metrics, FromDamagedJsonAreRefusedByName) {

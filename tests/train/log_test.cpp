@@ -121,6 +121,7 @@ TEST(Progress, StaysInOneLineOnATerminalOnly) {
   const std::string terminal = shown(Progress::Show::in_place, 3), pipe = shown(Progress::Show::automatic, 30);
   EXPECT_EQ(std::count(terminal.begin(), terminal.end(), '\r'), 3);
   EXPECT_EQ(std::count(terminal.begin(), terminal.end(), '\n'), 1) << "its end";
+  EXPECT_NE(terminal.find("tokens/s\x1b[K"), std::string::npos) << "the whole line where the width is unknown";
   EXPECT_EQ(pipe.find('\r'), std::string::npos);
   EXPECT_EQ(std::count(pipe.begin(), pipe.end(), '\n'), 2) << "the first and the last of thirty quick ones";
   EXPECT_TRUE(shown(Progress::Show::nothing, 3).empty());

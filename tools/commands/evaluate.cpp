@@ -54,14 +54,14 @@ void add_baselines(const EvaluateOptions& o, const AnnotatedFile& file, const st
   for (const auto& label : labels) out.n_train += !label.empty();
 }
 
-nlohmann::json split_json(const EvaluateOptions& o, const Evaluation& e) {
-  nlohmann::json split{{"seed", nullptr}, {"n_train", nullptr}, {"n_test", e.n_test}};
+nlohmann::ordered_json split_json(const EvaluateOptions& o, const Evaluation& e) {
+  nlohmann::ordered_json split{{"seed", nullptr}, {"n_train", nullptr}, {"n_test", e.n_test}};
   if (o.split_seed) split["seed"] = *o.split_seed;
   if (e.majority) split["n_train"] = e.n_train;
   return split;
 }
 
-void put_baselines(const EvaluateOptions& o, const Evaluation& e, nlohmann::json& json) {
+void put_baselines(const EvaluateOptions& o, const Evaluation& e, nlohmann::ordered_json& json) {
   if (e.majority) {
     json["majority"] = to_json(*e.majority);
     json["knn_pca"] = to_json(*e.knn_pca);
@@ -70,8 +70,8 @@ void put_baselines(const EvaluateOptions& o, const Evaluation& e, nlohmann::json
   json["split"] = split_json(o, e);
 }
 
-nlohmann::json metrics_file(const EvaluateOptions& o, const Evaluation& e) {
-  nlohmann::json json{{"langcell", to_json(e.langcell)}};
+nlohmann::ordered_json metrics_file(const EvaluateOptions& o, const Evaluation& e) {
+  nlohmann::ordered_json json{{"langcell", to_json(e.langcell)}};
   put_baselines(o, e, json);
   return json;
 }
@@ -127,7 +127,7 @@ void evaluate_annotation(const EvaluateOptions& o) {
     print_tables(e);
     return;
   }
-  nlohmann::json json = to_json(e.langcell);
+  nlohmann::ordered_json json = to_json(e.langcell);
   if (e.majority) put_baselines(o, e, json);
   fmt::print("{}\n", json.dump());
 }

@@ -48,8 +48,8 @@ Sources sources_of(const ReportOptions& o) {
   return s;
 }
 
-nlohmann::json read_metrics(const fs::path& path) {
-  nlohmann::json json = nlohmann::json::parse(read_file(path), nullptr, false);
+nlohmann::ordered_json read_metrics(const fs::path& path) {
+  nlohmann::ordered_json json = nlohmann::ordered_json::parse(read_file(path), nullptr, false);
   if (!json.is_object()) throw DataError(fmt::format("{}: not a JSON object: wanted the metrics of `langcell evaluate`", path.string()));
   return json;
 }

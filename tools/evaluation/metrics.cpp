@@ -94,8 +94,8 @@ Metrics annotation_metrics(std::span<const std::string> truth, std::span<const s
   return m;
 }
 
-nlohmann::json to_json(const Metrics& m) {
-  nlohmann::json classes = nlohmann::json::array();
+nlohmann::ordered_json to_json(const Metrics& m) {
+  nlohmann::ordered_json classes = nlohmann::ordered_json::array();
   for (const auto& c : m.per_class) {
     classes.push_back({{"label", c.label}, {"support", c.support}, {"precision", c.precision}, {"recall", c.recall}, {"f1", c.f1}});
   }
@@ -110,7 +110,7 @@ nlohmann::json to_json(const Metrics& m) {
           {"per_class", classes}};
 }
 
-Metrics metrics_from_json(const nlohmann::json& json, const std::string& where) {
+Metrics metrics_from_json(const nlohmann::ordered_json& json, const std::string& where) {
   try {
     Metrics m;
     json.at("n").get_to(m.n);

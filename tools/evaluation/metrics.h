@@ -32,7 +32,7 @@ struct Metrics {
 // then no truth is outside. DataError when no cell is left.
 Metrics annotation_metrics(std::span<const std::string> truth, std::span<const std::string> prediction, std::span<const std::string> texts);
 
-nlohmann::json to_json(const Metrics& metrics);
-Metrics metrics_from_json(const nlohmann::json& json, const std::string& where);  // DataError naming `where` and the field
+nlohmann::ordered_json to_json(const Metrics& metrics);
+Metrics metrics_from_json(const nlohmann::ordered_json& json, const std::string& where);  // DataError naming `where` and the field
 
 }  // namespace lc

@@ -91,7 +91,7 @@ DataSummary data_summary_of(const AnnotatedFile& file, const std::string& name) 
   return out;
 }
 
-void take_metrics(const nlohmann::json& json, const std::string& where, AnnotationReport& report) {
+void take_metrics(const nlohmann::ordered_json& json, const std::string& where, AnnotationReport& report) {
   if (json.contains("accuracy")) {
     report.methods.push_back({"LangCell", "LangCell", metrics_from_json(json, where)});
   }
@@ -100,7 +100,7 @@ void take_metrics(const nlohmann::json& json, const std::string& where, Annotati
       report.methods.push_back({method.name, method.short_name, metrics_from_json(json[method.key], where + ": " + method.key)});
   }
   if (report.methods.empty()) throw DataError(fmt::format("{}: holds no metrics of `langcell evaluate`", where));
-  const nlohmann::json split = json.value("split", nlohmann::json::object());
+  const nlohmann::ordered_json split = json.value("split", nlohmann::ordered_json::object());
   const auto natural = [&](const char* key) { return split.contains(key) && split[key].is_number_integer() && split[key] >= 0; };
   if (natural("n_train")) report.train_cells = split["n_train"].get<size_t>();
   if (natural("seed")) report.seed = split["seed"].get<std::uint64_t>();

@@ -20,6 +20,6 @@ std::optional<CellMap> cell_map_of(const AnnotatedFile& file, const std::vector<
 DataSummary data_summary_of(const AnnotatedFile& file, const std::string& name);
 
 // metrics.json: {langcell, majority, knn_pca, logistic_pca, split}, or the metrics of one method alone.
-void take_metrics(const nlohmann::json& json, const std::string& where, AnnotationReport& report);
+void take_metrics(const nlohmann::ordered_json& json, const std::string& where, AnnotationReport& report);
 
 }  // namespace lc::report

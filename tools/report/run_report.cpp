@@ -186,13 +186,13 @@ std::string validation_table(const TrainingLog& log) {
   return folded(fmt::format("Validation on the holdout ({} times)", log.validations.size()), table(columns, rows));
 }
 
-std::vector<std::string> corpora_of(const std::string& config) {
-  std::vector<std::string> paths;
+std::vector<fs::path> corpora_of(const std::string& config) {
+  std::vector<fs::path> paths;
   try {
     const toml::table table_of_config = toml::parse(config);
     if (const toml::array* corpora = table_of_config["data"]["corpus"].as_array()) {
       for (const auto& entry : *corpora) {
-        if (const auto path = entry.value<std::string>()) paths.push_back(*path);
+        if (const auto path = entry.value<std::string>()) paths.emplace_back(*path);
       }
     }
   } catch (const toml::parse_error&) {
@@ -231,6 +231,7 @@ RunFolder read_run_folder(const fs::path& path) {
     throw DataError(
         fmt::format("{}: not a run folder: it has no train.jsonl; give the folder of `langcell pretrain --run`", path.string()));
   RunFolder run;
+  run.path = path;
   run.name = fs::weakly_canonical(path).filename().string();
   run.log = parse_training_log(read_file(path / "train.jsonl"), (path / "train.jsonl").string());
   if (fs::exists(path / "config.resolved.toml")) run.config = read_file(path / "config.resolved.toml");
@@ -243,11 +244,13 @@ RunFolder read_run_folder(const fs::path& path) {
 
 std::vector<DataSummary> training_data(const RunFolder& run) {
   std::vector<DataSummary> out;
-  for (const auto& path : corpora_of(run.config)) {
+  for (const fs::path& named : corpora_of(run.config)) {
+    // As the run named it, or beside the run folder when both were moved.
+    const fs::path path = fs::exists(named) ? named : run.path / ".." / named.filename();
     if (!fs::exists(path)) continue;
     const Corpus corpus = Corpus::open(path);
     DataSummary data;
-    data.heading = "Training data: " + fs::path(path).filename().string();
+    data.heading = "Training data: " + named.filename().string();
     data.facts = {{"cells", grouped(corpus.cells())},
                   {"gene tokens", grouped(corpus.tokens())},
                   {"genes in the vocabulary", grouped(corpus.vocabulary().genes().size())},

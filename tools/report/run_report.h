@@ -25,6 +25,7 @@ struct TrainingLog {
 TrainingLog parse_training_log(std::string_view lines, const std::string& where);
 
 struct RunFolder {
+  std::filesystem::path path;
   std::string name;
   TrainingLog log;
   std::string config;       // config.resolved.toml, "" when missing
