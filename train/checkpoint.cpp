@@ -36,7 +36,8 @@ std::vector<Named> checkpoints_in(const fs::path& folder) {
     const std::string name = entry->path().filename().string();
     if (std::regex_match(name, match, pattern)) found.push_back({std::stoi(match[1]), std::stoll(match[2]), entry->path()});
   }
-  std::sort(found.begin(), found.end(), [](const Named& a, const Named& b) { return std::pair(a.stage, a.step) > std::pair(b.stage, b.step); });
+  std::sort(found.begin(), found.end(),
+            [](const Named& a, const Named& b) { return std::pair(a.stage, a.step) > std::pair(b.stage, b.step); });
   return found;
 }
 
@@ -46,14 +47,21 @@ void write_moments(const fs::path& path, const CheckpointContents& c) {
   for (const NamedParameter& p : parameters.named()) {
     if (!in_parts(p, c.parts)) continue;
     const auto count = static_cast<std::size_t>(p.shape.count());
-    tensors.push_back({"moment1." + p.name, StoredType::f32, stored_shape(p.shape), std::as_bytes(std::span<const float>(parameters.moment1(p), count))});
-    tensors.push_back({"moment2." + p.name, StoredType::f32, stored_shape(p.shape), std::as_bytes(std::span<const float>(parameters.moment2(p), count))});
+    tensors.push_back(
+        {"moment1." + p.name, StoredType::f32, stored_shape(p.shape), std::as_bytes(std::span<const float>(parameters.moment1(p), count))});
+    tensors.push_back(
+        {"moment2." + p.name, StoredType::f32, stored_shape(p.shape), std::as_bytes(std::span<const float>(parameters.moment2(p), count))});
   }
   write_safetensors(path, std::move(tensors));
 }
 
 void write_state(const fs::path& path, const TrainerState& s) {
-  const nlohmann::ordered_json json{{"format", "langcell trainer"}, {"version", kFormatVersion}, {"stage", s.stage}, {"step", s.step}, {"seed", s.seed}, {"ranks", s.ranks}};
+  const nlohmann::ordered_json json{{"format", "langcell trainer"},
+                                    {"version", kFormatVersion},
+                                    {"stage", s.stage},
+                                    {"step", s.step},
+                                    {"seed", s.seed},
+                                    {"ranks", s.ranks}};
   write_file(path, json.dump(2) + "\n");
 }
 
@@ -118,7 +126,8 @@ TrainerState read_trainer_state(const fs::path& checkpoint) {
   const JsonFile file(checkpoint / "trainer" / "state.json");
   file.between<std::int64_t>("version", 1, kFormatVersion);
   TrainerState state;
-  state.stage = static_cast<int>(file.between<std::int64_t>("stage", 1, 2)), state.step = file.between<std::int64_t>("step", 0, std::int64_t{1} << 48);
+  state.stage = static_cast<int>(file.between<std::int64_t>("stage", 1, 2)),
+  state.step = file.between<std::int64_t>("step", 0, std::int64_t{1} << 48);
   state.seed = file.get<std::uint64_t>("seed"), state.ranks = static_cast<int>(file.between<std::int64_t>("ranks", 1, 1 << 20));
   return state;
 }

@@ -13,7 +13,7 @@ namespace lc {
 
 struct TrainerState {
   int stage = 1;
-  std::int64_t step = 0;   // done within the stage; the order gives epoch and position from it
+  std::int64_t step = 0;  // done within the stage; the order gives epoch and position from it
   std::uint64_t seed = 0;
   int ranks = 1;
   friend bool operator==(const TrainerState&, const TrainerState&) = default;
@@ -23,8 +23,8 @@ struct CheckpointContents {
   const LangCell& model;
   const ModelFacts& facts;
   TrainerState state;
-  std::string config;            // the resolved configuration
-  LangCell::Parts parts{};       // what is trained by now: a stage 1 leaves the text tower out
+  std::string config;       // the resolved configuration
+  LangCell::Parts parts{};  // what is trained by now: a stage 1 leaves the text tower out
 };
 
 std::string checkpoint_name(int stage, std::int64_t step);  // stage2-step-00000500

@@ -41,7 +41,8 @@ std::size_t columns_of(std::FILE* terminal) {
 }  // namespace
 
 TrainLog::TrainLog(const std::filesystem::path& path) : path_(path), file_(std::fopen(path.c_str(), "ae")) {
-  if (!file_) throw ResourceError(fmt::format("cannot write {}: {}; choose a folder you may write to", path.string(), std::strerror(errno)));
+  if (!file_)
+    throw ResourceError(fmt::format("cannot write {}: {}; choose a folder you may write to", path.string(), std::strerror(errno)));
 }
 
 TrainLog::~TrainLog() {
@@ -92,9 +93,12 @@ Progress::~Progress() {
 
 // What matters first: a terminal may be too narrow for all of it.
 std::string Progress::text(const StepRecord& r, std::int64_t done, std::int64_t total, double seconds_left) {
-  std::string text = fmt::format("stage {} step {}  {}/{} ({}%)  {} left  {:.1f} cells/s  loss {:.4f}", r.stage, r.step, done, total, total > 0 ? done * 100 / total : 100,
-                                 time_left(seconds_left), r.samples_per_s, r.losses.loss);
-  for (const auto& [name, value] : {std::pair{"mgm", r.losses.mgm}, {"cell-cell", r.losses.cell_cell}, {"cell-text", r.losses.cell_text}, {"matching", r.losses.matching}}) {
+  std::string text = fmt::format("stage {} step {}  {}/{} ({}%)  {} left  {:.1f} cells/s  loss {:.4f}", r.stage, r.step, done, total,
+                                 total > 0 ? done * 100 / total : 100, time_left(seconds_left), r.samples_per_s, r.losses.loss);
+  for (const auto& [name, value] : {std::pair{"mgm", r.losses.mgm},
+                                    {"cell-cell", r.losses.cell_cell},
+                                    {"cell-text", r.losses.cell_text},
+                                    {"matching", r.losses.matching}}) {
     if (value) text += fmt::format("  {} {:.4f}", name, *value);
   }
   return text + fmt::format("  lr {:.2e}  {:.0f} tokens/s", r.lr, r.tokens_per_s);

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
+#include <toml++/toml.h>
 
 #include <algorithm>
 #include <cmath>
@@ -10,7 +11,6 @@
 #include <map>
 #include <optional>
 #include <sstream>
-#include <toml++/toml.h>
 #include <utility>
 
 #include "engine/atomic_file.h"
@@ -34,20 +34,28 @@ struct Range {  // of numbers; `open` ends are not in it
   }
   std::string text() const {
     if (high == kAny) return fmt::format("{} {}", ends == Ends::open ? "above" : "at least", low);
-    return fmt::format("{} {} {} {}", ends == Ends::open ? "above" : "from", low, ends == Ends::open ? "and below" : ends == Ends::closed ? "to" : "to below", high);
+    return fmt::format("{} {} {} {}", ends == Ends::open ? "above" : "from", low,
+                       ends == Ends::open     ? "and below"
+                       : ends == Ends::closed ? "to"
+                                              : "to below",
+                       high);
   }
 };
 const Range kFromZero{0, kAny}, kFromOne{1, kAny}, kAboveZero{0, kAny, Range::Ends::open}, kShare{0, 1, Range::Ends::open_above};
 
-template <class E> struct Name {
+template <class E>
+struct Name {
   const char* text;
   E value;
 };
-template <class E> struct Names;
-template <> struct Names<Decay> {
+template <class E>
+struct Names;
+template <>
+struct Names<Decay> {
   static constexpr Name<Decay> all[] = {{"linear", Decay::linear}, {"cosine", Decay::cosine}, {"constant", Decay::constant}};
 };
-template <> struct Names<kernels::SamePairs> {
+template <>
+struct Names<kernels::SamePairs> {
   using enum kernels::SamePairs;
   static constexpr Name<kernels::SamePairs> all[] = {{"positive", positive}, {"merge", merge}, {"ignore", ignore}};
 };
@@ -62,7 +70,8 @@ struct Key {
   OnResume resume = OnResume::fixed;
 };
 
-template <class Stage, class Visit> void each_key_of_stage(const std::string& stage, Stage& s, Visit& visit) {
+template <class Stage, class Visit>
+void each_key_of_stage(const std::string& stage, Stage& s, Visit& visit) {
   const auto key = [&](const char* name, OnResume resume = OnResume::fixed) { return Key{stage + "." + name, resume}; };
   visit(key("steps", OnResume::free), s.steps, kFromZero);
   visit(key("epochs", OnResume::free), s.epochs, kFromZero);
@@ -84,7 +93,8 @@ template <class Stage, class Visit> void each_key_of_stage(const std::string& st
   }
 }
 
-template <class O, class Visit> void each_key(O& o, Visit visit) {
+template <class O, class Visit>
+void each_key(O& o, Visit visit) {
   constexpr OnResume free = OnResume::free;
   visit(Key{"model.preset"}, o.model.preset, preset_names());
   visit(Key{"model.init"}, o.model.init);
@@ -157,7 +167,8 @@ void take(const std::string& key, std::vector<std::string>& value, const toml::n
     value.push_back(*text);
   }
 }
-template <Choice E> void take(const std::string& key, E& value, const toml::node& node) {
+template <Choice E>
+void take(const std::string& key, E& value, const toml::node& node) {
   const auto text = node.value_exact<std::string>();
   Words words;
   for (const Name<E>& name : Names<E>::all) {
@@ -188,7 +199,8 @@ std::string shown(const std::vector<std::string>& texts) {
   for (const std::string& text : texts) each.push_back(shown(text));
   return fmt::format("[{}]", fmt::join(each, ", "));
 }
-template <Choice E> std::string shown(E value) {
+template <Choice E>
+std::string shown(E value) {
   for (const Name<E>& name : Names<E>::all) {
     if (name.value == value) return fmt::format("\"{}\"", name.text);
   }
@@ -222,7 +234,8 @@ std::string nearest(const std::string& key, const std::vector<std::string>& name
     const std::string tail = key.substr(key.rfind('.') + 1), name_tail = name.substr(name.rfind('.') + 1);
     return std::min(edit_distance(key, name), edit_distance(tail, name_tail) + 1);
   };
-  return *std::min_element(names.begin(), names.end(), [&](const std::string& a, const std::string& b) { return distance(a) < distance(b); });
+  return *std::min_element(names.begin(), names.end(),
+                           [&](const std::string& a, const std::string& b) { return distance(a) < distance(b); });
 }
 
 // Walks the leaves of what was given: a table whose name is no prefix of a key counts as a leaf.
@@ -254,7 +267,8 @@ toml::table parse_toml(const std::string& text, const std::string& where) {
 
 void set_value(toml::table& table, const std::string& override_text) {
   const std::size_t equals = override_text.find('=');
-  if (equals == std::string::npos || equals == 0) throw UsageError(fmt::format("--set {}: wanted KEY=VALUE, as in train.batch_size=64", override_text));
+  if (equals == std::string::npos || equals == 0)
+    throw UsageError(fmt::format("--set {}: wanted KEY=VALUE, as in train.batch_size=64", override_text));
   const std::string key = override_text.substr(0, equals), value = override_text.substr(equals + 1);
   toml::table parsed;
   try {
@@ -277,7 +291,8 @@ void set_value(toml::table& table, const std::string& override_text) {
 }
 
 void check_stage(const std::string& name, const toml::table& given, const StageOptions& s) {
-  if (given.at_path(name + ".steps") && given.at_path(name + ".epochs")) throw UsageError(fmt::format("{0}.epochs: wanted {0}.steps or {0}.epochs, got both", name));
+  if (given.at_path(name + ".steps") && given.at_path(name + ".epochs"))
+    throw UsageError(fmt::format("{0}.epochs: wanted {0}.steps or {0}.epochs, got both", name));
   if (s.epochs == 0 && s.steps > 0) (void)warmup_steps(s, s.steps, name);
   if (s.warmup < 1 && s.warmup > 0.5) (void)warmup_steps(s, 2, name);
 }
@@ -285,7 +300,8 @@ void check_stage(const std::string& name, const toml::table& given, const StageO
 void check_together(const Options& o) {
   if (o.data.corpus.empty()) throw UsageError("data.corpus: wanted at least one corpus, got none");
   if (o.train.batch_size % o.train.accumulate != 0) {
-    throw UsageError(fmt::format("train.batch_size: wanted a multiple of train.accumulate = {}, got {}", o.train.accumulate, o.train.batch_size));
+    throw UsageError(
+        fmt::format("train.batch_size: wanted a multiple of train.accumulate = {}, got {}", o.train.accumulate, o.train.batch_size));
   }
   if (!o.data.holdout_by.empty() && o.data.holdout == 0) throw UsageError("data.holdout_by: wanted data.holdout above 0 with it, got 0");
 }
@@ -340,8 +356,9 @@ void require_resumable(const Options& before, const Options& now) {
   each_key(before, [&](const Key& key, const auto& value, const auto&...) { old[key.name] = shown(value); });
   each_key(now, [&](const Key& key, const auto& value, const auto&...) {
     if (key.resume == OnResume::free || old[key.name] == shown(value)) return;
-    throw UsageError(fmt::format("{}: was {} when this run started and is {} now; a resumed run keeps it: undo the change or start a run in another folder",
-                                 key.name, old[key.name], shown(value)));
+    throw UsageError(fmt::format(
+        "{}: was {} when this run started and is {} now; a resumed run keeps it: undo the change or start a run in another folder",
+        key.name, old[key.name], shown(value)));
   });
 }
 

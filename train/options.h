@@ -12,53 +12,53 @@ namespace lc {
 
 struct ModelOptions {
   std::string preset = "langcell";
-  std::string init;                              // a model folder to continue from
-  std::string text_vocab;                        // empty: that of init, else built from the corpus's texts
+  std::string init;        // a model folder to continue from
+  std::string text_vocab;  // empty: that of init, else built from the corpus's texts
 };
 
 struct DataOptions {
   std::vector<std::string> corpus{"corpus.h5"};
   std::int64_t max_cell_tokens = 2048, max_text_tokens = 512;
-  double holdout = 0;                            // share of cells (or groups) set aside
-  std::string holdout_by;                        // a column of the corpus: a group is never divided
+  double holdout = 0;      // share of cells (or groups) set aside
+  std::string holdout_by;  // a column of the corpus: a group is never divided
   std::string sampling = "uniform";
 };
 
 struct TrainOptions {
   std::int64_t seed = 0;
   std::string device = "auto", precision = "auto";
-  std::int64_t threads = 0;                      // 0: all cores
-  std::int64_t batch_size = 256, accumulate = 1; // samples of one optimiser step over all ranks; micro-batches of each rank
+  std::int64_t threads = 0;                       // 0: all cores
+  std::int64_t batch_size = 256, accumulate = 1;  // samples of one optimiser step over all ranks; micro-batches of each rank
   bool recompute = false;
   std::int64_t log_every = 10;
 };
 
 enum class Decay : std::uint8_t { linear, cosine, constant };
 
-struct Objectives {                              // weights; 0 switches off
+struct Objectives {  // weights; 0 switches off
   double mgm = 1, cell_cell = 1, cell_text = 0, matching = 0;
 };
 
 struct StageOptions {
-  std::int64_t steps = 1000;                     // 0: the stage is skipped
-  double epochs = 0;                             // above 0: instead of steps
+  std::int64_t steps = 1000;  // 0: the stage is skipped
+  double epochs = 0;          // above 0: instead of steps
   double lr = 1e-4;
-  double warmup = 0.05;                          // below 1: a share of the stage, else steps
+  double warmup = 0.05;  // below 1: a share of the stage, else steps
   Decay decay = Decay::linear;
   double weight_decay = 1e-3, clip = 1.0, temperature = 0.05, mask_rate = 0.15;
   bool share_pass = false;
   Objectives objectives;
-  std::vector<std::string> freeze;               // globs over tensor names
+  std::vector<std::string> freeze;                              // globs over tensor names
   kernels::SamePairs same_text = kernels::SamePairs::positive;  // stage 2
   bool runs() const { return steps > 0 || epochs > 0; }
 };
 
 struct ValidateOptions {
-  std::int64_t every = 500;                      // 0: never
+  std::int64_t every = 500;  // 0: never
 };
 
 struct CheckpointOptions {
-  std::int64_t every = 500, keep = 3;            // every 0: only at the end of a stage and on request
+  std::int64_t every = 500, keep = 3;  // every 0: only at the end of a stage and on request
 };
 
 struct Options {
@@ -79,7 +79,8 @@ Options read_options(const std::filesystem::path& file, const std::vector<std::s
 
 std::string to_toml(const Options& options);  // every key; starts the same run again
 
-// UsageError naming the first key that differs and must not: a resumed run may change steps (or epochs), every, keep, log_every, device, threads.
+// UsageError naming the first key that differs and must not: a resumed run may change steps (or epochs), every, keep, log_every, device,
+// threads.
 void require_resumable(const Options& before, const Options& now);
 
 }  // namespace lc

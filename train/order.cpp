@@ -18,7 +18,8 @@ namespace {
 enum class Draw : std::uint32_t { permutation = 0x6f726401, shuffle = 0x6f726402, holdout = 0x6f726403 };
 
 PhiloxKey key_of(Draw draw, std::uint64_t seed, std::uint32_t stage, std::uint32_t epoch) {
-  const Philox folded = philox<10>({{static_cast<std::uint32_t>(seed), static_cast<std::uint32_t>(seed >> 32), stage, epoch}}, {{static_cast<std::uint32_t>(draw), 1}});
+  const Philox folded = philox<10>({{static_cast<std::uint32_t>(seed), static_cast<std::uint32_t>(seed >> 32), stage, epoch}},
+                                   {{static_cast<std::uint32_t>(draw), 1}});
   return {{folded.word[0], folded.word[1]}};
 }
 
@@ -39,7 +40,8 @@ constexpr int kRounds = 6;
 
 }  // namespace
 
-Permutation::Permutation(std::int64_t size, std::uint64_t seed, std::uint32_t stage, std::uint32_t epoch) : size_(static_cast<std::uint64_t>(size)) {
+Permutation::Permutation(std::int64_t size, std::uint64_t seed, std::uint32_t stage, std::uint32_t epoch)
+    : size_(static_cast<std::uint64_t>(size)) {
   const PhiloxKey key = key_of(Draw::permutation, seed, stage, epoch);
   key_ = static_cast<std::uint64_t>(key.word[1]) << 32 | key.word[0];
   const int bits = std::max<int>(2, std::bit_width(size_ > 0 ? size_ - 1 : 0));
@@ -60,7 +62,8 @@ std::int64_t Permutation::operator()(std::int64_t i) const {
   return static_cast<std::int64_t>(x);
 }
 
-CellSet::CellSet(std::int64_t cells, const std::function<bool(std::int64_t)>& contains) : bits_(static_cast<std::size_t>((cells + 511) / 512 * 8)), before_{0} {
+CellSet::CellSet(std::int64_t cells, const std::function<bool(std::int64_t)>& contains)
+    : bits_(static_cast<std::size_t>((cells + 511) / 512 * 8)), before_{0} {
   for (std::int64_t c = 0; c < cells; ++c) {
     if (contains(c)) bits_[static_cast<std::size_t>(c / 64)] |= std::uint64_t{1} << (c % 64);
   }
@@ -86,18 +89,23 @@ bool is_held_out(std::uint64_t seed, double share, std::int64_t cell) {
   return static_cast<double>(bits64(r) >> 11) * 0x1p-53 < share;
 }
 
-bool is_held_out(std::uint64_t seed, double share, const std::string& group) { return is_held_out(seed, share, static_cast<std::int64_t>(fnv1a(group))); }
+bool is_held_out(std::uint64_t seed, double share, const std::string& group) {
+  return is_held_out(seed, share, static_cast<std::int64_t>(fnv1a(group)));
+}
 
 SampleOrder::SampleOrder(CellSet cells, OrderSetup setup) : cells_(std::move(cells)), setup_(std::move(setup)) {
   batches_ = cells_.size() / setup_.batch_size;
   if (batches_ == 0) {
-    throw UsageError(fmt::format("train.batch_size: wanted at most the {} cells there are to train on, got {}", cells_.size(), setup_.batch_size));
+    throw UsageError(
+        fmt::format("train.batch_size: wanted at most the {} cells there are to train on, got {}", cells_.size(), setup_.batch_size));
   }
   window_ = std::clamp<std::int64_t>(batches_ / 4, 1, kLargestWindow);
   longest_ = find_longest();
 }
 
-std::int64_t SampleOrder::steps_of(double epochs) const { return static_cast<std::int64_t>(std::llround(epochs * static_cast<double>(batches_))); }
+std::int64_t SampleOrder::steps_of(double epochs) const {
+  return static_cast<std::int64_t>(std::llround(epochs * static_cast<double>(batches_)));
+}
 
 std::int64_t SampleOrder::window_size(std::int64_t number) const { return std::min(window_, batches_ - number * window_); }
 
@@ -109,7 +117,8 @@ std::vector<SampleOrder::Sample> SampleOrder::window(std::int64_t epoch, std::in
     const std::int64_t cell = cells_[permutation(first + static_cast<std::int64_t>(i))];
     samples[i] = {setup_.length(cell), cell};
   }
-  std::sort(samples.begin(), samples.end(), [](const Sample& a, const Sample& b) { return a.length != b.length ? a.length > b.length : a.cell < b.cell; });
+  std::sort(samples.begin(), samples.end(),
+            [](const Sample& a, const Sample& b) { return a.length != b.length ? a.length > b.length : a.cell < b.cell; });
   return samples;
 }
 
@@ -150,7 +159,8 @@ Samples SampleOrder::batch(std::int64_t step) {
   }
   const std::int64_t sorted = shuffled(epoch, in_window)[static_cast<std::size_t>(number % window_)];
   Samples samples;
-  for (std::int64_t i = sorted * setup_.batch_size; i < (sorted + 1) * setup_.batch_size; ++i) samples.push_back(kept_[static_cast<std::size_t>(i)].cell);
+  for (std::int64_t i = sorted * setup_.batch_size; i < (sorted + 1) * setup_.batch_size; ++i)
+    samples.push_back(kept_[static_cast<std::size_t>(i)].cell);
   return samples;
 }
 
@@ -186,7 +196,8 @@ bool swap_once(std::vector<Hand>& hands, const std::vector<std::int64_t>& length
 std::vector<Samples> micro_batches(const Samples& batch, const std::function<std::int64_t(std::int64_t)>& length, const Share& share) {
   const auto ranks = static_cast<std::size_t>(share.ranks), pieces = static_cast<std::size_t>(share.micro_batches);
   if (batch.size() % (ranks * pieces) != 0) {
-    throw UsageError(fmt::format("train.batch_size: wanted a multiple of {} ranks × {} micro-batches, got {}", ranks, pieces, batch.size()));
+    throw UsageError(
+        fmt::format("train.batch_size: wanted a multiple of {} ranks × {} micro-batches, got {}", ranks, pieces, batch.size()));
   }
   std::vector<std::int64_t> lengths;
   for (const std::int64_t cell : batch) lengths.push_back(length(cell));

@@ -1,6 +1,6 @@
-// Which sample comes when: a pure function of (seed, stage, epoch, number), in memory of one bit per cell. An epoch is a keyed permutation of
-// the training cells, cut into windows of up to 32 batches; a window is sorted by length, cut into batches, and its batches are shuffled, so
-// the sequences of a batch are of about one length. The first step of a stage runs on the longest batch of its first epoch.
+// Which sample comes when: a pure function of (seed, stage, epoch, number), in memory of one bit per cell. An epoch is a keyed permutation
+// of the training cells, cut into windows of up to 32 batches; a window is sorted by length, cut into batches, and its batches are
+// shuffled, so the sequences of a batch are of about one length. The first step of a stage runs on the longest batch of its first epoch.
 #pragma once
 #include <cstdint>
 #include <functional>
@@ -41,15 +41,15 @@ bool is_held_out(std::uint64_t seed, double share, const std::string& group);
 struct OrderSetup {
   std::uint64_t seed = 0;
   std::uint32_t stage = 1;
-  std::int64_t batch_size = 256;                      // over all ranks
-  std::function<std::int64_t(std::int64_t)> length;   // tokens of a cell
+  std::int64_t batch_size = 256;                     // over all ranks
+  std::function<std::int64_t(std::int64_t)> length;  // tokens of a cell
 };
 
 class SampleOrder {
  public:
   static constexpr std::int64_t kLargestWindow = 32;  // batches
 
-  SampleOrder(CellSet cells, OrderSetup setup);       // UsageError when the cells do not fill one batch
+  SampleOrder(CellSet cells, OrderSetup setup);  // UsageError when the cells do not fill one batch
   std::int64_t batches_per_epoch() const { return batches_; }
   std::int64_t steps_of(double epochs) const;
   std::int64_t epoch_of(std::int64_t step) const { return step / batches_; }
@@ -68,9 +68,9 @@ class SampleOrder {
 
   CellSet cells_;
   OrderSetup setup_;
-  std::int64_t batches_ = 0, window_ = 1;             // of an epoch; of a window: a quarter at most, or few cells would always meet the same
-  std::int64_t longest_ = 0;                          // the number that batch 0 of epoch 0 changes places with
-  std::int64_t kept_epoch_ = -1, kept_number_ = -1;   // the window that was computed last
+  std::int64_t batches_ = 0, window_ = 1;            // of an epoch; of a window: a quarter at most, or few cells would always meet the same
+  std::int64_t longest_ = 0;                         // the number that batch 0 of epoch 0 changes places with
+  std::int64_t kept_epoch_ = -1, kept_number_ = -1;  // the window that was computed last
   std::vector<Sample> kept_;
 };
 

@@ -21,11 +21,15 @@ std::int64_t warmup_steps(const StageOptions& stage, std::int64_t steps, const s
 
 double Schedule::lr(std::int64_t step) const {
   if (step < warmup) return peak * static_cast<double>(step + 1) / static_cast<double>(warmup + 1);
-  const double done = std::clamp(static_cast<double>(step - warmup) / static_cast<double>(std::max<std::int64_t>(steps - warmup, 1)), 0.0, 1.0);
+  const double done =
+      std::clamp(static_cast<double>(step - warmup) / static_cast<double>(std::max<std::int64_t>(steps - warmup, 1)), 0.0, 1.0);
   switch (decay) {
-    case Decay::linear: return peak * (1 - done);
-    case Decay::cosine: return peak * 0.5 * (1 + std::cos(std::numbers::pi * done));
-    case Decay::constant: break;
+    case Decay::linear:
+      return peak * (1 - done);
+    case Decay::cosine:
+      return peak * 0.5 * (1 + std::cos(std::numbers::pi * done));
+    case Decay::constant:
+      break;
   }
   return peak;
 }

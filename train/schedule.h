@@ -14,7 +14,8 @@ struct Schedule {
   double peak = 1e-4;
   std::int64_t steps = 1000, warmup = 0;
   Decay decay = Decay::linear;
-  // step from 0. Warm-up: peak · (step + 1)/(warmup + 1); the step after it runs at the peak; the last at peak/(steps − warmup) when linear.
+  // step from 0. Warm-up: peak · (step + 1)/(warmup + 1); the step after it runs at the peak; the last at peak/(steps − warmup) when
+  // linear.
   double lr(std::int64_t step) const;
 };
 

@@ -41,7 +41,9 @@ Json bert_config(const TowerConfig& t) {
   return c;
 }
 
-int size_of_key(const JsonFile& file, const std::string& key, std::int64_t most) { return static_cast<int>(file.between<std::int64_t>(key, 1, most)); }
+int size_of_key(const JsonFile& file, const std::string& key, std::int64_t most) {
+  return static_cast<int>(file.between<std::int64_t>(key, 1, most));
+}
 
 TowerConfig read_bert_config(const fs::path& path) {
   const JsonFile file(path);
@@ -63,7 +65,8 @@ TowerConfig read_bert_config(const fs::path& path) {
 
 // The sizes as the folder's own config.json shows them.
 std::vector<std::pair<const char*, std::int64_t>> sizes_of(const TowerConfig& t) {
-  return {{"layers", t.layers}, {"width", t.width}, {"heads", t.heads}, {"ffn", t.ffn}, {"positions", t.positions}, {"vocabulary", t.vocabulary}};
+  return {{"layers", t.layers}, {"width", t.width},         {"heads", t.heads},
+          {"ffn", t.ffn},       {"positions", t.positions}, {"vocabulary", t.vocabulary}};
 }
 
 Json sizes(const TowerConfig& t) {
@@ -92,7 +95,8 @@ void read_own(const JsonFile& file, FolderConfig& config) {
   if (initialisation != "fixed" && initialisation != "fan_in") file.refuse("initialisation", "fixed or fan_in");
   m.initialisation = initialisation == "fan_in" ? Initialisation::fan_in : Initialisation::fixed;
   m.max_cell_tokens = static_cast<int>(file.between<std::int64_t>("max_cell_tokens", 2, m.cell.positions));
-  if (file.has("max_text_tokens")) m.max_text_tokens = static_cast<int>(file.between<std::int64_t>("max_text_tokens", 2, m.text.layers ? m.text.positions : kWidest));
+  if (file.has("max_text_tokens"))
+    m.max_text_tokens = static_cast<int>(file.between<std::int64_t>("max_text_tokens", 2, m.text.layers ? m.text.positions : kWidest));
   if (file.has("temperature")) config.temperature = file.between<double>("temperature", 1e-6, 1e6);
   config.history = file.get_or<std::vector<std::string>>("history", {});
   require_agreement(file, "cell", m.cell);
@@ -119,14 +123,17 @@ void write_folder_config(const fs::path& folder, const FolderConfig& config) {
            {"cell", sizes(m.cell)}};
   if (m.text.layers) own["text"] = sizes(m.text);
   own["history"] = config.history;
-  const auto write = [](const fs::path& path, const Json& json) { write_file(path, json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n"); };
+  const auto write = [](const fs::path& path, const Json& json) {
+    write_file(path, json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n");
+  };
   write(folder / "config.json", own);
   write(folder / "cell_bert" / "config.json", bert_config(m.cell));
   if (m.text.layers) write(folder / "text_bert" / "config.json", bert_config(m.text));
 }
 
 FolderConfig read_folder_config(const fs::path& folder) {
-  if (!is_file(folder / "config.json")) throw ModelError(fmt::format("{}: no config.json in it, so it is not a model folder; check the path", folder.string()));
+  if (!is_file(folder / "config.json"))
+    throw ModelError(fmt::format("{}: no config.json in it, so it is not a model folder; check the path", folder.string()));
   FolderConfig config;
   LangCellConfig& m = config.model;
   m.cell = read_bert_config(folder / "cell_bert" / "config.json");

@@ -12,8 +12,8 @@ namespace lc {
 
 struct FolderConfig {
   LangCellConfig model;
-  double temperature = 0.05;          // τ of the contrastive losses
-  std::vector<std::string> history;   // one line per thing the weights went through: what they were trained on, where they came from
+  double temperature = 0.05;         // τ of the contrastive losses
+  std::vector<std::string> history;  // one line per thing the weights went through: what they were trained on, where they came from
 };
 
 void write_folder_config(const std::filesystem::path& folder, const FolderConfig& config);  // all three; text_bert's only with a text tower

@@ -16,7 +16,8 @@
 namespace lc {
 
 // A file of a model folder that is missing or damaged is a bad model (4), whoever reads it.
-template <class F> auto as_model_error(const F& read) {
+template <class F>
+auto as_model_error(const F& read) {
   try {
     return read();
   } catch (const DataError& error) {
@@ -34,7 +35,8 @@ class JsonFile {
   explicit JsonFile(const std::filesystem::path& path) : where_(path.string()) {
     const std::string text = as_model_error([&] { return read_file(path, size_t{64} << 20); });
     json_ = nlohmann::json::parse(text, nullptr, false);
-    if (!json_.is_object()) throw ModelError(fmt::format("{}: wanted a JSON object; the file is damaged: take a complete copy of the model folder", where_));
+    if (!json_.is_object())
+      throw ModelError(fmt::format("{}: wanted a JSON object; the file is damaged: take a complete copy of the model folder", where_));
   }
 
   const std::string& where() const { return where_; }
@@ -49,7 +51,8 @@ class JsonFile {
     if (!value.is_object()) refuse(key, "an object");
     return JsonFile(where_ + ":" + key, value);
   }
-  template <class T> T get(const std::string& key) const {
+  template <class T>
+  T get(const std::string& key) const {
     const nlohmann::json& value = at(key);
     if constexpr (std::is_same_v<T, bool>) {
       if (!value.is_boolean()) refuse(key, "true or false");
@@ -70,14 +73,19 @@ class JsonFile {
       refuse(key, "a list of texts");
     }
   }
-  template <class T> T get_or(const std::string& key, T otherwise) const { return has(key) ? get<T>(key) : std::move(otherwise); }
-  template <class T> T between(const std::string& key, T low, T high) const {
+  template <class T>
+  T get_or(const std::string& key, T otherwise) const {
+    return has(key) ? get<T>(key) : std::move(otherwise);
+  }
+  template <class T>
+  T between(const std::string& key, T low, T high) const {
     const T value = get<T>(key);
     if (!(value >= low && value <= high)) refuse(key, fmt::format("a value from {} to {}", low, high));
     return value;
   }
   [[noreturn]] void refuse(const std::string& key, const std::string& wanted) const {
-    const std::string found = has(key) ? json_.at(key).dump(-1, ' ', true, nlohmann::json::error_handler_t::replace).substr(0, 60) : "nothing";
+    const std::string found =
+        has(key) ? json_.at(key).dump(-1, ' ', true, nlohmann::json::error_handler_t::replace).substr(0, 60) : "nothing";
     throw ModelError(fmt::format("{}: {}: wanted {}, got {}", where_, key, wanted, found));
   }
 

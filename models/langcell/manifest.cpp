@@ -54,7 +54,8 @@ Manifest read_manifest(const fs::path& folder) {
   const JsonFile files = file.object("files");
   for (const std::string& name : files.keys()) {
     const JsonFile entry = files.object(name);
-    if (!stays_inside(name)) throw ModelError(fmt::format("{}: the name points outside the folder; take a complete copy of the model folder", entry.where()));
+    if (!stays_inside(name))
+      throw ModelError(fmt::format("{}: the name points outside the folder; take a complete copy of the model folder", entry.where()));
     manifest[name] = {entry.get<std::uint64_t>("size"), entry.get<std::string>("sha256")};
   }
   return manifest;

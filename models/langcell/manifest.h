@@ -17,9 +17,10 @@ enum class Verify : std::uint8_t { sizes, hashes };
 
 inline constexpr const char* kManifestName = "MANIFEST.json";
 
-void write_manifest(const std::filesystem::path& folder);                    // of all files below the folder
-Manifest read_manifest(const std::filesystem::path& folder);                 // ModelError when missing or damaged
-void verify_manifest(const std::filesystem::path& folder, const Manifest& manifest, Verify verify);  // ModelError naming the first file that differs
+void write_manifest(const std::filesystem::path& folder);     // of all files below the folder
+Manifest read_manifest(const std::filesystem::path& folder);  // ModelError when missing or damaged
+void verify_manifest(const std::filesystem::path& folder, const Manifest& manifest,
+                     Verify verify);  // ModelError naming the first file that differs
 bool has_manifest(const std::filesystem::path& folder);
 
 // What makes two models the same: SHA-256 over the names and hashes of weights, vocabularies and configurations; the card and trainer/ do

@@ -42,7 +42,8 @@ std::string listed(const std::vector<std::string>& names) {
 void require_finite(const SafetensorsReader& reader, const std::string& name, std::span<const float> values) {
   for (std::size_t i = 0; i < values.size(); ++i) {
     if (std::isfinite(values[i])) continue;
-    throw ModelError(fmt::format("{}:{}: element {} is {}; such weights give no result: use another checkpoint", reader.path().string(), name, i, values[i]));
+    throw ModelError(fmt::format("{}:{}: element {} is {}; such weights give no result: use another checkpoint", reader.path().string(),
+                                 name, i, values[i]));
   }
 }
 
@@ -63,8 +64,10 @@ void require_table(const fs::path& tower, const TowerConfig& config) {
   const SafetensorsReader reader(tower / "model.safetensors");
   const StoredTensor* table = reader.find("embeddings.word_embeddings.weight");
   if (table && table->shape == std::vector<std::int64_t>{config.vocabulary, config.width}) return;
-  throw ModelError(fmt::format("{}:embeddings.word_embeddings.weight: wanted shape ({}, {}), the vocab_size and hidden_size of its config.json, got {}; take both from one model",
-                               reader.path().string(), config.vocabulary, config.width, table ? fmt::format("({})", fmt::join(table->shape, ", ")) : "nothing"));
+  throw ModelError(fmt::format(
+      "{}:embeddings.word_embeddings.weight: wanted shape ({}, {}), the vocab_size and hidden_size of its config.json, got {}; take both "
+      "from one model",
+      reader.path().string(), config.vocabulary, config.width, table ? fmt::format("({})", fmt::join(table->shape, ", ")) : "nothing"));
 }
 
 ModelFacts read_facts(const fs::path& folder, const FolderConfig& config) {
@@ -72,8 +75,9 @@ ModelFacts read_facts(const fs::path& folder, const FolderConfig& config) {
   facts.temperature = config.temperature, facts.history = config.history;
   facts.genes = as_model_error([&] { return GeneVocabulary::read(folder / "genes.tsv"); });
   if (facts.genes.size() != config.model.cell.vocabulary) {
-    throw ModelError(fmt::format("{}: wanted {} tokens with <cls>, the vocab_size of cell_bert/config.json, got {}; take both from one model",
-                                 (folder / "genes.tsv").string(), config.model.cell.vocabulary, facts.genes.size()));
+    throw ModelError(
+        fmt::format("{}: wanted {} tokens with <cls>, the vocab_size of cell_bert/config.json, got {}; take both from one model",
+                    (folder / "genes.tsv").string(), config.model.cell.vocabulary, facts.genes.size()));
   }
   if (config.model.text.layers > 0) {
     facts.word_piece = as_model_error([&] { return WordPiece::read(folder / "text_bert" / "vocab.txt"); });
@@ -87,10 +91,12 @@ void require_heads(const fs::path& folder) {
   const bool tower = has_text_tower(folder);
   for (const char* head : {"text_proj.safetensors", "ctm_head.safetensors"}) {
     if (is_file(folder / head) == tower) continue;
-    throw ModelError(fmt::format("{}: {} is there without {}; the folder is incomplete: take a complete copy", folder.string(), tower ? "text_bert" : head, tower ? head : "text_bert/config.json"));
+    throw ModelError(fmt::format("{}: {} is there without {}; the folder is incomplete: take a complete copy", folder.string(),
+                                 tower ? "text_bert" : head, tower ? head : "text_bert/config.json"));
   }
   if (tower && !is_file(folder / "cell_proj.safetensors")) {
-    throw ModelError(fmt::format("{}: text_bert is there without cell_proj.safetensors; the folder is incomplete: take a complete copy", folder.string()));
+    throw ModelError(fmt::format("{}: text_bert is there without cell_proj.safetensors; the folder is incomplete: take a complete copy",
+                                 folder.string()));
   }
 }
 
@@ -123,9 +129,12 @@ void require_tensors(const SafetensorsReader& reader, const std::vector<WantedTe
   }
   for (const StoredTensor& t : reader.tensors()) {
     const auto at = by_name.find(t.name);
-    if (at == by_name.end()) unexpected.push_back(t.name);
-    else if (t.shape != stored_shape(at->second)) shaped.push_back(fmt::format("{}: wanted {}, got ({})", t.name, at->second.text(), fmt::join(t.shape, ", ")));
-    else if (t.type != StoredType::f32 && t.type != StoredType::bf16 && t.type != StoredType::f16) typed.push_back(fmt::format("{}: {}", t.name, name_of(t.type)));
+    if (at == by_name.end())
+      unexpected.push_back(t.name);
+    else if (t.shape != stored_shape(at->second))
+      shaped.push_back(fmt::format("{}: wanted {}, got ({})", t.name, at->second.text(), fmt::join(t.shape, ", ")));
+    else if (t.type != StoredType::f32 && t.type != StoredType::bf16 && t.type != StoredType::f16)
+      typed.push_back(fmt::format("{}: {}", t.name, name_of(t.type)));
   }
   std::vector<std::string> wrong;
   if (!missing.empty()) wrong.push_back("missing " + listed(missing));
@@ -133,7 +142,8 @@ void require_tensors(const SafetensorsReader& reader, const std::vector<WantedTe
   if (!shaped.empty()) wrong.push_back("of another shape " + listed(shaped));
   if (!typed.empty()) wrong.push_back("of a type that is no weight's " + listed(typed));
   if (wrong.empty()) return;
-  throw ModelError(fmt::format("{}: tensors that do not fit the configuration: {}; take weights and config.json from one model", reader.path().string(), fmt::join(wrong, "; ")));
+  throw ModelError(fmt::format("{}: tensors that do not fit the configuration: {}; take weights and config.json from one model",
+                               reader.path().string(), fmt::join(wrong, "; ")));
 }
 
 void write_model(const fs::path& folder, const LangCell& model, const ModelFacts& facts, const LangCell::Parts& parts) {

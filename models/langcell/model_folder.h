@@ -1,5 +1,6 @@
 // The folder on disk (SPEC §3): names, layout, manifest. Checkpoints, pre-training and annotate share it.
-// A parameter's file follows from its name: cell_bert.X lies in cell_bert/model.safetensors as X, cell_proj.X in cell_proj.safetensors as X.
+// A parameter's file follows from its name: cell_bert.X lies in cell_bert/model.safetensors as X, cell_proj.X in cell_proj.safetensors as
+// X.
 #pragma once
 #include <filesystem>
 #include <memory>
@@ -40,7 +41,8 @@ struct LoadOptions {
 // ModelError for anything that is missing, unexpected, damaged, not finite, or does not fit. A folder without manifest is taken as it is.
 LoadedModel load_model(const std::filesystem::path& folder, const LoadOptions& options = {});
 
-// Weights into a model that is there already. `keep`: a part the folder lacks keeps its weights (a checkpoint of stage 1 has no text tower).
+// Weights into a model that is there already. `keep`: a part the folder lacks keeps its weights (a checkpoint of stage 1 has no text
+// tower).
 enum class Missing : std::uint8_t { refuse, keep };
 void read_weights(const std::filesystem::path& folder, LangCell& model, Missing missing = Missing::refuse);
 

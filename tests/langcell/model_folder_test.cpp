@@ -41,7 +41,9 @@ std::unique_ptr<LangCell> tiny_model(const ModelFacts& facts, const LangCell::Pa
   return model;
 }
 
-std::span<const float> weights(const LangCell& model, const NamedParameter& p) { return {model.parameters().master(p), static_cast<std::size_t>(p.shape.count())}; }
+std::span<const float> weights(const LangCell& model, const NamedParameter& p) {
+  return {model.parameters().master(p), static_cast<std::size_t>(p.shape.count())};
+}
 
 void expect_same_bits(const LangCell& a, const LangCell& b) {
   ASSERT_EQ(a.parameters().named().size(), b.parameters().named().size());
@@ -171,7 +173,8 @@ void edit_tensors(const fs::path& path, const std::function<void(std::vector<Ten
   std::vector<TensorToStore> tensors;
   {
     const SafetensorsReader reader(path);
-    for (const StoredTensor& t : reader.tensors()) values.push_back(reader.values<float>(t.name)), tensors.push_back({t.name, t.type, t.shape, {}});
+    for (const StoredTensor& t : reader.tensors())
+      values.push_back(reader.values<float>(t.name)), tensors.push_back({t.name, t.type, t.shape, {}});
   }
   edit(tensors, values);
   for (std::size_t i = 0; i < tensors.size(); ++i) tensors[i].data = std::as_bytes(std::span<const float>(values[i]));
@@ -190,31 +193,76 @@ const std::vector<Damage>& damages() {
       {"NoFolder", [](const fs::path& m) { fs::remove_all(m); }, "no such model folder"},
       {"NoConfig", [](const fs::path& m) { fs::remove(m / "config.json"); }, "no config.json"},
       {"ConfigIsNotJson", [](const fs::path& m) { write_file(m / "config.json", "{\"preset\""); }, "config.json: wanted a JSON object"},
-      {"ConfigWithoutPreset", [](const fs::path& m) { edit_json(m / "config.json", [](auto& j) { j.erase("preset"); }); }, "preset: wanted a value, got nothing"},
-      {"ConfigOfALaterVersion", [](const fs::path& m) { edit_json(m / "config.json", [](auto& j) { j["version"] = 2; }); }, "version: wanted at most 1"},
-      {"ConfigOfOtherSizes", [](const fs::path& m) { edit_json(m / "config.json", [](auto& j) { j["cell"]["width"] = 128; }); }, "width: wanted 64"},
-      {"UnknownActivation", [](const fs::path& m) { edit_json(m / "cell_bert/config.json", [](auto& j) { j["hidden_act"] = "gelu_new"; }); }, "hidden_act: wanted relu or gelu, got \"gelu_new\""},
-      {"SizeIsAText", [](const fs::path& m) { edit_json(m / "cell_bert/config.json", [](auto& j) { j["hidden_size"] = "64"; }); }, "hidden_size: wanted a whole number"},
-      {"VocabularyThatIsNotThere", [](const fs::path& m) { edit_json(m / "cell_bert/config.json", [](auto& j) { j["vocab_size"] = 200000000; }); edit_json(m / "config.json", [](auto& j) { j.erase("cell"); }); },
+      {"ConfigWithoutPreset", [](const fs::path& m) { edit_json(m / "config.json", [](auto& j) { j.erase("preset"); }); },
+       "preset: wanted a value, got nothing"},
+      {"ConfigOfALaterVersion", [](const fs::path& m) { edit_json(m / "config.json", [](auto& j) { j["version"] = 2; }); },
+       "version: wanted at most 1"},
+      {"ConfigOfOtherSizes", [](const fs::path& m) { edit_json(m / "config.json", [](auto& j) { j["cell"]["width"] = 128; }); },
+       "width: wanted 64"},
+      {"UnknownActivation",
+       [](const fs::path& m) { edit_json(m / "cell_bert/config.json", [](auto& j) { j["hidden_act"] = "gelu_new"; }); },
+       "hidden_act: wanted relu or gelu, got \"gelu_new\""},
+      {"SizeIsAText", [](const fs::path& m) { edit_json(m / "cell_bert/config.json", [](auto& j) { j["hidden_size"] = "64"; }); },
+       "hidden_size: wanted a whole number"},
+      {"VocabularyThatIsNotThere",
+       [](const fs::path& m) {
+         edit_json(m / "cell_bert/config.json", [](auto& j) { j["vocab_size"] = 200000000; });
+         edit_json(m / "config.json", [](auto& j) { j.erase("cell"); });
+       },
        "wanted shape (200000000, 64)"},
-      {"OneLayerMoreThanThereIs", [](const fs::path& m) { edit_json(m / "cell_bert/config.json", [](auto& j) { j["num_hidden_layers"] = 3; }); edit_json(m / "config.json", [](auto& j) { j.erase("cell"); }); },
+      {"OneLayerMoreThanThereIs",
+       [](const fs::path& m) {
+         edit_json(m / "cell_bert/config.json", [](auto& j) { j["num_hidden_layers"] = 3; });
+         edit_json(m / "config.json", [](auto& j) { j.erase("cell"); });
+       },
        "missing 16 (encoder.layer.2."},
-      {"TensorMissing", [](const fs::path& m) { edit_tensors(m / "cell_proj.safetensors", [](auto& t, auto& v) { t.erase(t.begin()), v.erase(v.begin()); }); }, "missing 1 (bias)"},
-      {"TensorTooMany", [](const fs::path& m) { edit_tensors(m / "ctm_head.safetensors", [](auto& t, auto& v) { t.push_back({"extra", StoredType::f32, {1}, {}}), v.push_back({0}); }); }, "unexpected 1 (extra)"},
-      {"TensorOfAnotherShape", [](const fs::path& m) { edit_tensors(m / "text_proj.safetensors", [](auto& t, auto&) { t[1].shape = {64, 32}; }); }, "weight: wanted (32, 64), got (64, 32)"},
-      {"WeightNotFinite", [](const fs::path& m) { edit_tensors(m / "mgm_head.safetensors", [](auto&, auto& v) { v[0][2] = std::numeric_limits<float>::quiet_NaN(); }); }, "bias: element 2 is nan"},
+      {"TensorMissing",
+       [](const fs::path& m) {
+         edit_tensors(m / "cell_proj.safetensors", [](auto& t, auto& v) { t.erase(t.begin()), v.erase(v.begin()); });
+       },
+       "missing 1 (bias)"},
+      {"TensorTooMany",
+       [](const fs::path& m) {
+         edit_tensors(m / "ctm_head.safetensors", [](auto& t, auto& v) {
+           t.push_back({"extra", StoredType::f32, {1}, {}}), v.push_back({0});
+         });
+       },
+       "unexpected 1 (extra)"},
+      {"TensorOfAnotherShape",
+       [](const fs::path& m) { edit_tensors(m / "text_proj.safetensors", [](auto& t, auto&) {
+                                 t[1].shape = {64, 32};
+                               }); },
+       "weight: wanted (32, 64), got (64, 32)"},
+      {"WeightNotFinite",
+       [](const fs::path& m) {
+         edit_tensors(m / "mgm_head.safetensors", [](auto&, auto& v) { v[0][2] = std::numeric_limits<float>::quiet_NaN(); });
+       },
+       "bias: element 2 is nan"},
       {"WeightsMissing", [](const fs::path& m) { fs::remove(m / "text_bert/model.safetensors"); }, "text_bert/model.safetensors"},
       {"HeadMissing", [](const fs::path& m) { fs::remove(m / "ctm_head.safetensors"); }, "text_bert is there without ctm_head.safetensors"},
       {"TowerMissing", [](const fs::path& m) { fs::remove_all(m / "text_bert"); }, "text_proj.safetensors is there without text_bert"},
       {"GenesMissing", [](const fs::path& m) { fs::remove(m / "genes.tsv"); }, "genes.tsv"},
-      {"GenesOfAnotherModel", [](const fs::path& m) { GeneVocabulary({{"ENSG1", "A", 1}}).write(m / "genes.tsv"); }, "wanted 41 tokens with <cls>"},
+      {"GenesOfAnotherModel",
+       [](const fs::path& m) {
+         GeneVocabulary({{"ENSG1", "A", 1}}).write(m / "genes.tsv");
+       },
+       "wanted 41 tokens with <cls>"},
       {"PiecesMissing", [](const fs::path& m) { fs::remove(m / "text_bert/vocab.txt"); }, "vocab.txt"},
-      {"MorePiecesThanRows", [](const fs::path& m) { std::ofstream(m / "text_bert/vocab.txt", std::ios::app) << "x1\nx2\nx3\n"; }, "vocab.txt"},
-      {"FileCutShort", [](const fs::path& m) { fs::resize_file(m / "cell_bert/model.safetensors", 1000); }, "wanted ", Damage::Manifest::kept},
-      {"FileMissing", [](const fs::path& m) { fs::remove(m / "mgm_head.safetensors"); }, "mgm_head.safetensors: wanted ", Damage::Manifest::kept},
-      {"ManifestCutShort", [](const fs::path& m) { fs::resize_file(m / "MANIFEST.json", 50); }, "MANIFEST.json: wanted a JSON object", Damage::Manifest::kept},
-      {"ManifestPointsOutside", [](const fs::path& m) { edit_json(m / "MANIFEST.json", [](auto& j) { j["files"]["../x"] = {{"size", 1}, {"sha256", ""}}; }); }, "points outside", Damage::Manifest::kept},
-      {"ByteFlipped", [](const fs::path& m) { edit_tensors(m / "mgm_head.safetensors", [](auto&, auto& v) { v[0][2] += 1; }); }, "mgm_head.safetensors: its SHA-256 is not the one", Damage::Manifest::kept},
+      {"MorePiecesThanRows", [](const fs::path& m) { std::ofstream(m / "text_bert/vocab.txt", std::ios::app) << "x1\nx2\nx3\n"; },
+       "vocab.txt"},
+      {"FileCutShort", [](const fs::path& m) { fs::resize_file(m / "cell_bert/model.safetensors", 1000); }, "wanted ",
+       Damage::Manifest::kept},
+      {"FileMissing", [](const fs::path& m) { fs::remove(m / "mgm_head.safetensors"); }, "mgm_head.safetensors: wanted ",
+       Damage::Manifest::kept},
+      {"ManifestCutShort", [](const fs::path& m) { fs::resize_file(m / "MANIFEST.json", 50); }, "MANIFEST.json: wanted a JSON object",
+       Damage::Manifest::kept},
+      {"ManifestPointsOutside",
+       [](const fs::path& m) { edit_json(m / "MANIFEST.json", [](auto& j) {
+                                 j["files"]["../x"] = {{"size", 1}, {"sha256", ""}};
+                               }); },
+       "points outside", Damage::Manifest::kept},
+      {"ByteFlipped", [](const fs::path& m) { edit_tensors(m / "mgm_head.safetensors", [](auto&, auto& v) { v[0][2] += 1; }); },
+       "mgm_head.safetensors: its SHA-256 is not the one", Damage::Manifest::kept},
   };
   return all;
 }

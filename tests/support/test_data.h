@@ -31,5 +31,3 @@ class TemporaryFolder {
 };
 
 }  // namespace lc::test
-
-#define LC_TEST_DATA(name) ::lc::test::data(name)

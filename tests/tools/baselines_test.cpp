@@ -71,6 +71,22 @@ TEST(LeadingEigen, FindsRepeatedValuesAndStopsAtTheNullSpace) {
   const Eigen eigen = leading_eigen(product, diagonal.size(), {6, 3});
   const double expected[] = {5, 5, 5, 2, 0, 0};
   for (size_t k = 0; k < 6; ++k) EXPECT_NEAR(eigen.values[k], expected[k], 1e-9) << k;
+  for (size_t k = 0; k < 4; ++k) {
+    for (size_t j = 0; j < 4; ++j) EXPECT_NEAR(dot(eigen.vectors.row(k), eigen.vectors.row(j)), k == j ? 1 : 0, 1e-9) << k << " " << j;
+  }
+}
+
+TEST(LeadingEigen, OfAMultipleOfTheIdentityIsThatMultiple) {
+  auto product = [](std::span<const double> x) {
+    std::vector<double> y(x.begin(), x.end());
+    for (double& v : y) v *= 4;
+    return y;
+  };
+  const Eigen eigen = leading_eigen(product, 5, {3, 1});  // every direction is exhausted at once
+  for (size_t k = 0; k < 3; ++k) {
+    EXPECT_NEAR(eigen.values[k], 4, 1e-12);
+    for (size_t j = 0; j < 3; ++j) EXPECT_NEAR(dot(eigen.vectors.row(k), eigen.vectors.row(j)), k == j ? 1 : 0, 1e-9);
+  }
 }
 
 TEST(ExpressionPca, IsThatOfScikitLearn) {

@@ -59,7 +59,7 @@ size_t times(const std::string& text, const std::string& part) {
 
 AnnotatedFile some_cells() {
   AnnotatedFile file;
-  file.texts = {"B <x>", "T & co", "never given"};
+  file.texts = file.categories = {"B <x>", "T & co", "never given"};
   for (int i = 0; i < 33; ++i) {
     file.names.push_back("cell-" + std::to_string(i));
     file.prediction.push_back(i == 7 ? "" : file.texts[static_cast<size_t>(i % 2)]);
@@ -97,7 +97,7 @@ TEST(AnnotationPage, SaysWhatItMustSay) {
   for (const char* part :
        {"seen types, same donor", "Unassigned: 1 of 33 cells (uncalibrated): no_genes 1",
         "comparable only within one list of texts, here 3 texts", "1,234 training cells", ".939", "Coloured by truth", "Coloured by label",
-        "61.2 %", "95.8 %", "78.3 %", "B &lt;x&gt;", "T &amp; co", "majority class", "1 cells without a label stand in no column"}) {
+        "61.2 %", "95.8 %", "78.3 %", "B &lt;x&gt;", "T &amp; co", "majority class", "Cells without a label (1) stand in no column"}) {
     EXPECT_TRUE(holds(html, part));
   }
   EXPECT_EQ(times(html, "<title>cell-"), 2u * 32u) << "every cell with a z twice: by truth and by label";
@@ -122,9 +122,17 @@ TEST(AnnotationPage, WithoutASettingSaysThatItIsNotKnown) {
   EXPECT_TRUE(holds(annotation_sections(report), "Setting not stated"));
 }
 
+TEST(AnnotationPage, DoesNotClaimALengthOfAListItDoesNotKnow) {
+  AnnotatedFile file = some_cells();
+  file.texts.clear();
+  const std::string html = annotation_sections(some_report(file));
+  EXPECT_TRUE(holds(html, "within one list of texts: the same"));
+  EXPECT_TRUE(holds(html, "never given")) << "categories of the column stand in";
+}
+
 TEST(AnnotationPage, ShowsAtMostSomeThousandCellsAndSaysSo) {
   AnnotatedFile file;
-  file.texts = {"A"};
+  file.categories = {"A"};
   for (size_t i = 0; i < kMapCells + 5; ++i) {
     file.names.push_back("c");
     file.prediction.push_back("A");

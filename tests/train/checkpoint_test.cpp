@@ -42,10 +42,13 @@ struct Trained {  // a tiny model with odd weights and moments
   }
 };
 
-template <class Get> bool same_bytes(const LangCell& a, const LangCell& b, const std::string& prefix, const Get& get) {
+template <class Get>
+bool same_bytes(const LangCell& a, const LangCell& b, const std::string& prefix, const Get& get) {
   return std::ranges::all_of(a.parameters().named(), [&](const NamedParameter& p) {
     if (!p.name.starts_with(prefix)) return true;
-    const auto bytes = [&](const LangCell& m) { return std::as_bytes(std::span<const float>(get(m.parameters(), p), static_cast<std::size_t>(p.shape.count()))); };
+    const auto bytes = [&](const LangCell& m) {
+      return std::as_bytes(std::span<const float>(get(m.parameters(), p), static_cast<std::size_t>(p.shape.count())));
+    };
     return std::ranges::equal(bytes(a), bytes(b));
   });
 }
@@ -97,7 +100,8 @@ TEST(Checkpoint, OfStageOneLeavesTheTextTowerOutAndAlone) {
     EXPECT_TRUE(same_bytes(*run.model, *other.model, trained, master) && same_bytes(*run.model, *other.model, trained, moment2)) << trained;
   }
   for (const char* kept : {"text_bert.", "text_proj.", "ctm_head."}) {
-    EXPECT_TRUE(same_bytes(*untouched.model, *other.model, kept, master) && same_bytes(*untouched.model, *other.model, kept, moment1)) << kept;
+    EXPECT_TRUE(same_bytes(*untouched.model, *other.model, kept, master) && same_bytes(*untouched.model, *other.model, kept, moment1))
+        << kept;
   }
 }
 
@@ -176,7 +180,8 @@ TEST(Checkpoint, LeftoversOfDeadProcessesAreRemoved) {
   fs::create_directory(folder / ("my.partial-" + gone + "x"));
   fs::create_directory(folder / checkpoint_name(1, 1));
   remove_leftovers(folder.path());
-  EXPECT_EQ(names_in(folder.path()), (std::vector<std::string>{"my.partial-" + gone + "x", "stage1-step-00000001", "stage1-step-00000001.partial-1"}));
+  EXPECT_EQ(names_in(folder.path()),
+            (std::vector<std::string>{"my.partial-" + gone + "x", "stage1-step-00000001", "stage1-step-00000001.partial-1"}));
 }
 
 }  // namespace

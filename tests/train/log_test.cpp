@@ -20,7 +20,8 @@ using test::TemporaryFolder;
 StepRecord record(int stage, std::int64_t step) {
   StepRecord r;
   r.stage = stage, r.step = step, r.epoch = 0.25, r.losses = {3.5, 2.25, std::nullopt, std::nan(""), 0.75};
-  r.lr = 1e-4, r.grad_norm = 2, r.samples_per_s = 10, r.tokens_per_s = 5000, r.data_s = 0.01, r.step_s = 1.6, r.skipped_negatives = 3, r.peak_bytes = 1 << 20;
+  r.lr = 1e-4, r.grad_norm = 2, r.samples_per_s = 10, r.tokens_per_s = 5000, r.data_s = 0.01, r.step_s = 1.6, r.skipped_negatives = 3,
+  r.peak_bytes = 1 << 20;
   return r;
 }
 
@@ -39,7 +40,9 @@ TEST(TrainLog, ALineHoldsExactlyTheFieldsOfTheContract) {
   ASSERT_EQ(lines.size(), 1u);
   std::string keys;
   for (const auto& item : lines[0].items()) keys += item.key() + " ";
-  EXPECT_EQ(keys, "stage step epoch loss mgm cell_cell cell_text matching lr grad_norm samples_per_s tokens_per_s data_s step_s skipped_negatives peak_bytes ");
+  EXPECT_EQ(keys,
+            "stage step epoch loss mgm cell_cell cell_text matching lr grad_norm samples_per_s tokens_per_s data_s step_s "
+            "skipped_negatives peak_bytes ");
   EXPECT_EQ(lines[0]["loss"], 3.5);
   EXPECT_EQ(lines[0]["lr"], 1e-4);
   EXPECT_TRUE(lines[0]["cell_cell"].is_null());
@@ -111,8 +114,9 @@ std::string shown(Progress::Show show, int updates) {
 TEST(Progress, NamesActiveLossesRateAndTimeLeft) {
   StepRecord r = record(2, 30);
   r.losses.cell_text.reset();
-  EXPECT_EQ(Progress::text(r, 130, 200, 3725),
-            "stage 2 step 30  130/200 (65%)  1h 02m left  10.0 cells/s  loss 3.5000  mgm 2.2500  matching 0.7500  lr 1.00e-04  5000 tokens/s");
+  EXPECT_EQ(
+      Progress::text(r, 130, 200, 3725),
+      "stage 2 step 30  130/200 (65%)  1h 02m left  10.0 cells/s  loss 3.5000  mgm 2.2500  matching 0.7500  lr 1.00e-04  5000 tokens/s");
   EXPECT_NE(Progress::text(r, 130, 200, 62).find("1:02 left"), std::string::npos);
   EXPECT_NE(Progress::text(r, 130, 200, 90000).find("1d 1h left"), std::string::npos);
 }

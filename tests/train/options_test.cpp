@@ -33,8 +33,9 @@ TEST(Options, DefaultsAreThoseOfTheContract) {
 }
 
 TEST(Options, AreReadFromToml) {
-  const Options o = with("[model]\npreset = 'small'\n[data]\ncorpus = ['a.h5', 'b.h5']\nholdout = 0.1\n[train]\nrecompute = true\n"
-                         "[stage1]\nlr = 1\ndecay = 'cosine'\nfreeze = ['cell_bert.*']\n[stage2]\nobjectives = { mgm = 0 }\nsame_text = 'merge'\n");
+  const Options o = with(
+      "[model]\npreset = 'small'\n[data]\ncorpus = ['a.h5', 'b.h5']\nholdout = 0.1\n[train]\nrecompute = true\n"
+      "[stage1]\nlr = 1\ndecay = 'cosine'\nfreeze = ['cell_bert.*']\n[stage2]\nobjectives = { mgm = 0 }\nsame_text = 'merge'\n");
   EXPECT_EQ(o.model.preset, "small");
   EXPECT_EQ(o.data.corpus.size(), 2u);
   EXPECT_TRUE(o.train.recompute);
@@ -47,8 +48,9 @@ TEST(Options, AreReadFromToml) {
 }
 
 TEST(Options, AnOverrideIsTomlAndElseAText) {
-  const Options o = with("[stage1]\nsteps = 7\n", {"model.preset=tiny", "train.batch_size=33", "data.corpus=/tmp/a b.h5", "stage2.freeze=['x*', \"y\"]", "stage2.objectives.mgm=0.5",
-                                                  "train.recompute=true", "data.holdout=0.25", "data.holdout_by=donor_id", "stage1.lr=1e-3"});
+  const Options o = with("[stage1]\nsteps = 7\n", {"model.preset=tiny", "train.batch_size=33", "data.corpus=/tmp/a b.h5",
+                                                   "stage2.freeze=['x*', \"y\"]", "stage2.objectives.mgm=0.5", "train.recompute=true",
+                                                   "data.holdout=0.25", "data.holdout_by=donor_id", "stage1.lr=1e-3"});
   EXPECT_EQ(o.model.preset, "tiny");
   EXPECT_EQ(o.train.batch_size, 33);
   EXPECT_EQ(o.data.corpus, std::vector<std::string>{"/tmp/a b.h5"});
@@ -70,8 +72,10 @@ TEST(Options, StepsAndEpochsReplaceEachOther) {
 }
 
 TEST(Options, WhatIsWrittenStartsTheSameRun) {
-  const Options o = with("[model]\npreset = \"tiny\"\ninit = 'C:\\dir \"x\"'\n[data]\ncorpus = ['ä b.h5', 'c.h5']\nholdout = 0.1\nholdout_by = 'donor_id'\n"
-                         "[train]\nseed = 9223372036854775807\n[stage1]\nlr = 0.1\nwarmup = 3\n[stage2]\nlr = 3.0000000000000004e-5\nsteps = 0\nobjectives = { matching = 0.3 }\nfreeze = ['a', 'b*']\n");
+  const Options o = with(
+      "[model]\npreset = \"tiny\"\ninit = 'C:\\dir \"x\"'\n[data]\ncorpus = ['ä b.h5', 'c.h5']\nholdout = 0.1\nholdout_by = 'donor_id'\n"
+      "[train]\nseed = 9223372036854775807\n[stage1]\nlr = 0.1\nwarmup = 3\n[stage2]\nlr = 3.0000000000000004e-5\nsteps = 0\nobjectives = "
+      "{ matching = 0.3 }\nfreeze = ['a', 'b*']\n");
   const std::string text = to_toml(o);
   const Options again = with(text);
   EXPECT_EQ(to_toml(again), text);
@@ -140,10 +144,12 @@ TEST(Options, AnOverrideIsCheckedLikeTheFile) {
 
 TEST(Options, AResumedRunMayChangeOnlyWhatDoesNotChangeItsPast) {
   const Options before = with("");
-  for (const char* free : {"stage1.steps=5", "stage2.epochs=2", "validate.every=7", "checkpoint.every=7", "checkpoint.keep=1", "train.log_every=1", "train.device=cpu", "train.threads=2"}) {
+  for (const char* free : {"stage1.steps=5", "stage2.epochs=2", "validate.every=7", "checkpoint.every=7", "checkpoint.keep=1",
+                           "train.log_every=1", "train.device=cpu", "train.threads=2"}) {
     EXPECT_NO_THROW(require_resumable(before, with("", {free}))) << free;
   }
-  for (const char* fixed : {"stage1.lr=5", "train.seed=1", "data.corpus=x.h5", "model.preset=tiny", "stage2.objectives.mgm=2", "train.batch_size=128", "train.accumulate=2", "stage2.same_text=ignore"}) {
+  for (const char* fixed : {"stage1.lr=5", "train.seed=1", "data.corpus=x.h5", "model.preset=tiny", "stage2.objectives.mgm=2",
+                            "train.batch_size=128", "train.accumulate=2", "stage2.same_text=ignore"}) {
     const std::string key = std::string(fixed).substr(0, std::string(fixed).find('='));
     EXPECT_TRUE(holds(message_of<UsageError>([&] { require_resumable(before, with("", {fixed})); }), key + ": was ")) << fixed;
   }

@@ -30,7 +30,8 @@ SampleOrder order_of(std::int64_t cells, std::int64_t batch, std::uint64_t seed 
 }
 
 std::int64_t tokens_of(const Samples& samples) {
-  return std::accumulate(samples.begin(), samples.end(), std::int64_t{0}, [](std::int64_t sum, std::int64_t cell) { return sum + length_of(cell); });
+  return std::accumulate(samples.begin(), samples.end(), std::int64_t{0},
+                         [](std::int64_t sum, std::int64_t cell) { return sum + length_of(cell); });
 }
 
 TEST(Permutation, HitsEveryNumberOnce) {

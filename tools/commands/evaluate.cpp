@@ -100,7 +100,7 @@ void write_report(const EvaluateOptions& o, const Evaluation& e, const Annotated
   parts.labelling = report::labelling_of(file);
   parts.map = report::cell_map_of(file, truth);
   const std::string name = o.file.filename().string();
-  const std::string subtitle = fmt::format("{} cells · {} texts{}{}", report::grouped(file.names.size()), file.texts.size(),
+  const std::string subtitle = fmt::format("{} cells · {} labels{}{}", report::grouped(file.names.size()), parts.labelling.texts.size(),
                                            o.setting.empty() ? "" : " · ", o.setting);
   write_file(o.report, report::page("LangCell: labels of " + name, subtitle,
                                     report::annotation_sections(parts) + report::data_section(report::data_summary_of(file, name))));
@@ -147,7 +147,7 @@ void register_evaluate(CLI::App& program) {
   command->add_option("--train", o->train,
                       "the cells trained on, with the same truth column: adds majority class, nearest neighbours and logistic regression");
   command->add_option("--map", o->map, "two columns, tab: label in the file, label of the texts");
-  command->add_option("--texts", o->texts, "the texts that could be chosen; default: the categories of the judged column");
+  command->add_option("--texts", o->texts, "the texts that could be chosen; default: the list that annotate noted in the file");
   command->add_option("--metrics", o->metrics, "write all figures to this JSON file");
   command->add_option("--report", o->report, "write a self-contained HTML report");
   command->add_option("--setting", o->setting, "what these cells are to the training cells, for the report: \"seen types, same donor\"");

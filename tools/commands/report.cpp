@@ -83,8 +83,8 @@ void write_report(const ReportOptions& o) {
     const std::string name = sources.annotated.filename().string();
     body += report::annotation_sections(annotation_of(o, file, sources)) + report::data_section(report::data_summary_of(file, name));
     title = "LangCell: labels of " + name;
-    subtitle = fmt::format("{} cells · {} texts{}{}", report::grouped(file.names.size()), file.texts.size(), o.setting.empty() ? "" : " · ",
-                           o.setting);
+    subtitle = fmt::format("{} cells · {} labels{}{}", report::grouped(file.names.size()), report::labelling_of(file).texts.size(),
+                           o.setting.empty() ? "" : " · ", o.setting);
   }
   if (!sources.run.empty()) {
     const report::RunFolder run = report::read_run_folder(sources.run);

@@ -103,12 +103,15 @@ AnnotatedFile read_annotated(const fs::path& path, const std::string& prediction
   out.names = obs.index();
   const Categorical labels = obs.categorical(prediction);
   for (size_t i = 0; i < labels.codes.size(); ++i) out.prediction.push_back(labels.label(i));
-  out.texts = labels.categories;
-  std::erase(out.texts, std::string(kUnassigned));
+  out.categories = labels.categories;
+  std::erase(out.categories, std::string(kUnassigned));
   if (obs.has(prefix + "_score")) out.score = obs.numbers(prefix + "_score");
   read_unassigned(obs, prefix, out);
   read_embedding(file, prefix, out);
   if (file.has_group("uns/" + prefix)) out.uns = read_json(file.at("uns/" + prefix));
+  if (out.uns.is_object() && out.uns.contains("labels")) {
+    for (const auto& label : out.uns["labels"]) out.texts.push_back(label.is_string() ? label.get<std::string>() : label.dump());
+  }
   return out;
 }
 

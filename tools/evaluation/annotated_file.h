@@ -22,7 +22,8 @@ std::vector<std::string> read_labels(const std::filesystem::path& file, const st
 
 struct AnnotatedFile {
   std::vector<std::string> names, prediction;  // per cell
-  std::vector<std::string> texts;              // the labels that could be given, in order
+  std::vector<std::string> categories;         // of the column, in its order; tools that cut a file drop those no cell has
+  std::vector<std::string> texts;              // all labels that could be given, as `annotate` noted; empty: not known
   std::vector<double> score;                   // per cell, or empty
   std::vector<float> z;                        // (cells × width), or empty
   size_t width = 0;

@@ -25,6 +25,8 @@ constexpr std::pair<const char*, const char*> kFacts[] = {
     {"counts", "counts from"}, {"version", "labelled by langcell"},     {"model_hash", "with the model"},
     {"score", "score"},        {"alpha", "weight α of the similarity"}, {"top_k", "texts that were matched (0: all)"}};
 
+constexpr size_t kHash = 64;  // letters of a SHA-256: a report shows the first twelve
+
 std::optional<double> share_in(const nlohmann::json& json, const char* name) {
   if (json.is_object() && json.contains(name) && json[name].is_number()) return json[name].get<double>();
   return std::nullopt;
@@ -41,8 +43,9 @@ Labelling labelling_of(const AnnotatedFile& file) {
   out.cells = file.prediction.size();
   out.unassigned = file.unassigned;
   out.reasons = file.reasons;
-  out.texts = file.texts;
-  for (const auto& text : file.texts) out.counts.push_back(static_cast<size_t>(std::ranges::count(file.prediction, text)));
+  out.texts = file.texts.empty() ? file.categories : file.texts;
+  out.list = file.texts.empty() ? TextList::unknown : TextList::known;
+  for (const auto& text : out.texts) out.counts.push_back(static_cast<size_t>(std::ranges::count(file.prediction, text)));
   const std::string calibration = file.uns.is_object() ? file.uns.value("calibration", "none") : "none";
   out.calibration = calibration.starts_with("none") ? Calibration::uncalibrated : Calibration::calibrated;
   return out;
@@ -82,8 +85,9 @@ DataSummary data_summary_of(const AnnotatedFile& file, const std::string& name) 
   out.facts.emplace_back("cells", grouped(file.names.size()));
   if (!file.uns.is_object()) return out;
   for (const auto& [key, name_of_key] : kFacts) {
-    if (file.uns.contains(key) && (file.uns[key].is_string() || file.uns[key].is_number()))
-      out.facts.emplace_back(name_of_key, plain(file.uns[key]));
+    if (!file.uns.contains(key) || !(file.uns[key].is_string() || file.uns[key].is_number())) continue;
+    const std::string text = plain(file.uns[key]);
+    out.facts.emplace_back(name_of_key, text.size() == kHash ? text.substr(0, 12) + "…" : text);
   }
   const auto id_match = share_in(file.uns, "id_match"), counts_known = share_in(file.uns, "counts_known"),
              breadth = share_in(file.uns, "breadth");

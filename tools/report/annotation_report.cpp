@@ -69,7 +69,7 @@ std::string confusion_section(const Metrics& m) {
   for (const auto& scores : m.per_class) map.support.push_back(scores.support);
   const auto assigned = static_cast<size_t>(std::lround(m.coverage * static_cast<double>(m.n)));
   std::string caption = "Rows: true class. Columns: label given.";
-  if (assigned < m.n) caption += fmt::format(" {} cells without a label stand in no column.", grouped(m.n - assigned));
+  if (assigned < m.n) caption += fmt::format(" Cells without a label ({}) stand in no column.", grouped(m.n - assigned));
   return section("Confusion matrix", figure(confusion_map(map), caption));
 }
 
@@ -169,10 +169,11 @@ std::string labels_section(const Labelling& labelling) {
     body += paragraph(
         "Uncalibrated: a cell is unassigned only when it has no gene of the vocabulary or no text reaches a match probability of 0.5.");
   }
+  const std::string here = labelling.list == TextList::known ? fmt::format(", here {} texts", labelling.texts.size()) : "";
   body +=
-      note(fmt::format("Scores are comparable only within one list of texts, here {} texts: the same cell and text score lower in a longer "
-                       "list. Do not use one threshold across lists.",
-                       labelling.texts.size()));
+      note(fmt::format("Scores are comparable only within one list of texts{}: the same cell and text score lower in a longer list. Do "
+                       "not use one threshold across lists.",
+                       here));
   return section("Labels given", body);
 }
 

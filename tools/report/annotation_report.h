@@ -25,10 +25,13 @@ struct CellMap {  // cells on the first two principal components of z
 
 enum class Calibration : std::uint8_t { uncalibrated, calibrated };
 
+enum class TextList : std::uint8_t { unknown, known };
+
 struct Labelling {  // what `annotate` wrote
   size_t cells = 0, unassigned = 0;
   Calibration calibration = Calibration::uncalibrated;
-  std::vector<std::string> texts;                       // all labels that could be given, in order
+  std::vector<std::string> texts;  // the labels that could be given, in order; those that occur where that is not known
+  TextList list = TextList::unknown;
   std::vector<size_t> counts;                           // cells per text
   std::vector<std::pair<std::string, size_t>> reasons;  // of unassigned cells
 };

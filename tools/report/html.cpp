@@ -46,6 +46,12 @@ footer { margin-top: 48px; border-top: 1px solid #d9dde3; padding-top: 10px; fon
   body { font-size: 11pt; }
   h2 { break-after: avoid; }
   figure, .tile, tr { break-inside: avoid; }
+  table { font-size: 8.5pt; }
+  th, td { padding-right: 8px; }
+  th.right, td.right { white-space: normal; }
+  td svg.bar { width: 36px; margin-left: 4px; }
+  .row > * { flex-basis: 300px; }
+  .tiles { grid-template-columns: repeat(4, 1fr); }
   pre { white-space: pre-wrap; }
   details::details-content { content-visibility: visible; display: block; }
   * { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
