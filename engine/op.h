@@ -70,10 +70,11 @@ template <Operator O> Tensor apply(const O& op, std::initializer_list<Tensor> in
   if (plan.saves_output) saved.output = out.detached();
   for (const int i : plan.unsaved_inputs) in[i] = in[i].without_numbers();
   return tape->record(O::name, std::move(in), out, [op, plan, saved = std::move(saved), queue](In kept, const Tensor& dout, Gradients& d) mutable {
-    if (inspection().check_finite) check_finite(O::name, Direction::backward, dout);
     saved.workspace = floats(plan.backward_workspace, queue);
     const Measured measured(O::name, Direction::backward, kept, dout, 2 * plan.flops);
     op.backward(queue, kept, saved, dout, d);
+    if (!inspection().check_finite) return;
+    for (const Tensor& place : d.places()) check_finite(O::name, Direction::backward, place);
   });
 }
 

@@ -202,7 +202,11 @@ std::pair<Tensor, kernels::Into> Gradients::place_of(std::size_t i, DType type) 
 float* Gradients::parameter(std::size_t i) {
   if (!wanted(i)) return nullptr;
   const Tensor& x = in_[i];
-  if (x.leaf()) return x.leaf()->gradient.get();
+  if (x.leaf()) {
+    const auto& memory = x.leaf()->gradient;
+    places_.push_back(Tensor::over({memory, reinterpret_cast<std::byte*>(memory.get())}, x.shape(), DType::f32, x.queue()));
+    return memory.get();
+  }
   Tape::Slot& s = tape_.slots_[x.slot()];
   if (x.first_column() != 0 || x.columns() != s.shape.columns()) throw ShapeError("tape: wanted a whole tensor as parameter, got a column slice");
   Tensor& buffer = tape_.gradient_buffer(x.slot(), true);

@@ -74,9 +74,11 @@ class Gradients {
   template <class T> kernels::Gradient<T> to(std::size_t i) {
     if (!wanted(i)) return {};
     const auto [place, into] = place_of(i, dtype_of<T>);
+    places_.push_back(place);
     return {place.template view<T>(), into};
   }
   float* parameter(std::size_t i);  // float, contiguous, added to; null when not wanted
+  const std::vector<Tensor>& places() const { return places_; }  // every place that was asked for, for --check-finite
 
  private:
   friend class Tape;
@@ -91,6 +93,7 @@ class Gradients {
   };
   std::vector<Waiting> waiting_;
   std::vector<std::pair<int, std::pair<std::int64_t, std::int64_t>>> given_;
+  std::vector<Tensor> places_;
 };
 
 Tape* tape_of(const char* name, std::span<const Tensor> in);  // the one tape of the inputs, or null; two different ones are an error

@@ -3,6 +3,7 @@
 
 #include <CLI/CLI.hpp>
 #include <csignal>
+#include <filesystem>
 #include <new>
 
 #include "engine/build.h"
@@ -41,6 +42,8 @@ int main(int argc, char** argv) {
     return fail(2, fmt::format("{} (langcell --help, or langcell COMMAND --help, shows what there is)", e.what()));
   } catch (const lc::Error& e) {
     return fail(e.exit_code(), e.what());
+  } catch (const std::filesystem::filesystem_error& e) {
+    return fail(5, fmt::format("{}: {}; check the path, its permissions and the space left", e.path1().string(), e.code().message()));
   } catch (const std::bad_alloc&) {
     return fail(5, "out of memory; use a smaller batch_size, or fewer threads");
   } catch (const std::exception& e) {

@@ -24,12 +24,18 @@ Dataset::Dataset(const std::vector<std::filesystem::path>& corpora) {
     for (const LabelTexts& label : c.texts().labels) {
       const auto [at, fresh] = group_number.emplace(label.label, static_cast<std::int32_t>(groups_.size()));
       groups_here.push_back(at->second);
-      if (!fresh) continue;
+      if (!fresh) {
+        const auto& known = texts_of_group_[at->second];
+        const bool equal = known.size() == label.texts.size() && std::equal(known.begin(), known.end(), label.texts.begin(), [&](std::int32_t t, const std::string& text) { return texts_[t] == text; });
+        if (!equal) throw DataError(fmt::format("{}: the texts of label '{}' differ from those in an earlier corpus; tokenize all of them with the same texts", path.string(), label.label));
+        continue;
+      }
       groups_.push_back(label.label);
       auto& list = texts_of_group_.emplace_back();
       for (const std::string& text : label.texts) {
         const auto [t, unseen] = text_number.emplace(text, static_cast<std::int32_t>(texts_.size()));
-        if (unseen) texts_.push_back(text);
+        if (!unseen) throw DataError(fmt::format("{}: label '{}' has a text that another label of an earlier corpus has; equal texts must have equal labels", path.string(), label.label));
+        texts_.push_back(text);
         list.push_back(t->second);
       }
     }

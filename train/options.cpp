@@ -34,11 +34,8 @@ struct Range {  // of numbers; `open` ends are not in it
   }
   std::string text() const {
     if (high == kAny) return fmt::format("{} {}", ends == Ends::open ? "above" : "at least", low);
-    return fmt::format("{} {} {} {}", ends == Ends::open ? "above" : "from", low,
-                       ends == Ends::open     ? "and below"
-                       : ends == Ends::closed ? "to"
-                                              : "to below",
-                       high);
+    const char* upto = ends == Ends::open ? "and below" : ends == Ends::closed ? "to" : "to below";
+    return fmt::format("{} {} {} {}", ends == Ends::open ? "above" : "from", low, upto, high);
   }
 };
 const Range kFromZero{0, kAny}, kFromOne{1, kAny}, kAboveZero{0, kAny, Range::Ends::open}, kShare{0, 1, Range::Ends::open_above};

@@ -11,7 +11,7 @@
 #include "engine/build.h"
 #include "engine/errors.h"
 #include "engine/memory.h"
-#include "kernels/cpu/dispatch.h"
+#include "engine/machine.h"
 #include "models/langcell/data/word_piece_builder.h"
 #include "train/checkpoint.h"
 #include "train/schedule.h"
@@ -26,10 +26,6 @@ namespace fs = std::filesystem;
 using Clock = std::chrono::steady_clock;
 double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
-DType precision_of(const TrainOptions& t) {
-  if (t.precision == "auto") return kernels::cpu_has_amx() ? DType::bf16 : DType::f32;
-  return t.precision == "bf16" ? DType::bf16 : DType::f32;
-}
 
 bool uses_text(const Options& o) { return o.stage2.runs() && (o.stage2.objectives.cell_text > 0 || o.stage2.objectives.matching > 0); }
 
@@ -39,6 +35,8 @@ class Run {
   PretrainOutcome operator()();
 
  private:
+  void resolve_precision();
+  void compare_manifest() const;
   void build_model();
   void open_folder();
   void write_manifest_json() const;
@@ -60,6 +58,7 @@ class Run {
   Dataset data_;
   std::unique_ptr<LangCell> model_;
   ModelFacts facts_;
+  nlohmann::json earlier_;  // manifest.json of the run that is resumed, else null
   bool text_from_init_ = false, cell_from_init_ = false;
   Samples held_out_;
   TrainerState start_{1, 0, 0, 1};
@@ -67,6 +66,27 @@ class Run {
   std::unique_ptr<Progress> progress_;
   std::int64_t done_ = 0, done_before_ = 0;
 };
+
+// A resumed run keeps the precision it began with, whatever "auto" means on this machine.
+void Run::resolve_precision() {
+  if (fs::exists(setup_.run / "manifest.json")) earlier_ = nlohmann::json::parse(read_file(setup_.run / "manifest.json"), nullptr, false);
+  std::string& precision = options_.train.precision;
+  if (precision != "auto") return;
+  if (fs::exists(setup_.run / "config.resolved.toml") && setup_.resume == Resume::yes) precision = read_options(setup_.run / "config.resolved.toml", {}).train.precision;
+  if (precision == "auto") precision = cpu_has_amx() ? "bf16" : "fp32";
+}
+
+// The same run again: the same data, and a word when the machine computes with other instructions.
+void Run::compare_manifest() const {
+  if (!earlier_.is_object()) return;
+  const auto data = earlier_.value("data", nlohmann::json::array());
+  for (std::size_t i = 0; i < data_.corpora().size() && i < data.size(); ++i) {
+    if (data[i].value("content_sha256", "") == data_.corpora()[i].content_hash()) continue;
+    throw UsageError(fmt::format("data.corpus: {} is not the corpus this run began with (its content hash differs); give that one, or start another run", data_.corpora()[i].path().string()));
+  }
+  const std::string before = earlier_.value("instruction_set", instruction_set());
+  if (before != instruction_set()) setup_.warn(fmt::format("this run began with {} instructions and continues with {}: results agree to rounding, not to the bit", before, instruction_set()));
+}
 
 void Run::build_model() {
   facts_.genes = data_.vocabulary();
@@ -95,26 +115,38 @@ void Run::build_model() {
   if (config.text.layers > 0 && options_.data.max_text_tokens > config.text.positions) {
     throw UsageError(fmt::format("data.max_text_tokens: wanted at most the {} positions of the text tower, got {}", config.text.positions, options_.data.max_text_tokens));
   }
+  for (const int stage : {1, 2}) {
+    const Objectives& o = options_.stage(stage).objectives;
+    if (config.projection == 0 && options_.stage(stage).runs() && (o.cell_cell > 0 || o.cell_text > 0 || o.matching > 0)) {
+      throw UsageError(fmt::format("stage{}.objectives: preset {} has no projection, so only mgm can be trained; set the others to 0 (and stage2.steps = 0)", stage, config.preset));
+    }
+  }
   config.max_cell_tokens = static_cast<int>(options_.data.max_cell_tokens), config.max_text_tokens = static_cast<int>(options_.data.max_text_tokens);
 
   LangCell::Parts parts;
   parts.text = uses_text(options_) || text_from_init_ ? LangCell::Part::required : LangCell::Part::absent;
   const bool masks = (options_.stage1.runs() && options_.stage1.objectives.mgm > 0) || (options_.stage2.runs() && options_.stage2.objectives.mgm > 0);
   parts.mgm_head = masks ? LangCell::Part::required : LangCell::Part::absent;
-  model_ = std::make_unique<LangCell>(config, parts, precision_of(options_.train));
+  model_ = std::make_unique<LangCell>(config, parts, options_.train.precision == "bf16" ? DType::bf16 : DType::f32);
   model_->parameters().initialize(static_cast<std::uint64_t>(options_.train.seed));
   if (cell_from_init_) read_weights(options_.model.init, *model_, Missing::keep);
   model_->parameters().allocate_training();
   if (facts_.word_piece.size() > 0) {
     data_.tokenize_texts(facts_.word_piece, config.max_text_tokens);
     if (const std::string unknown = unknown_warning(facts_.word_piece, data_.texts()); !unknown.empty()) setup_.warn(unknown);
+    std::vector<std::string> cut;
+    for (std::int32_t g = 0; g < std::ssize(data_.groups()); ++g) {
+      const auto& texts = data_.texts_of_group(g);
+      if (std::any_of(texts.begin(), texts.end(), [&](std::int32_t t) { return facts_.word_piece.encode(data_.texts()[t], 1 << 20).pieces > config.max_text_tokens; })) cut.push_back(data_.groups()[g]);
+    }
+    if (!cut.empty()) setup_.warn(fmt::format("the texts of {} labels are longer than data.max_text_tokens = {} and are cut there: {}", cut.size(), config.max_text_tokens, fmt::join(cut, ", ")));
   }
 }
 
 void Run::write_manifest_json() const {
   nlohmann::ordered_json corpora = nlohmann::ordered_json::array();
   for (const Corpus& c : data_.corpora()) corpora.push_back({{"file", c.path().string()}, {"content_sha256", c.content_hash()}, {"cells", c.cells()}, {"tokens", c.tokens()}});
-  const nlohmann::ordered_json manifest = {{"version", build::kVersion}, {"build", fmt::format("{}, {}", build::kCompiler, build::kType)}, {"instruction_set", kernels::instruction_set()}, {"threads", omp_get_max_threads()},
+  const nlohmann::ordered_json manifest = {{"version", build::kVersion}, {"build", fmt::format("{}, {}", build::kCompiler, build::kType)}, {"instruction_set", instruction_set()}, {"threads", omp_get_max_threads()},
                                            {"ranks", ranks_.size()}, {"precision", name_of(model_->parameters().storage())}, {"gene_vocabulary", data_.vocabulary().hash()}, {"data", corpora}};
   write_file(setup_.run / "manifest.json", manifest.dump(2) + "\n");
 }
@@ -185,14 +217,16 @@ void Run::freeze(int stage) {
     return std::all_of(all.begin(), all.end(), [&](const NamedParameter& p) { return p.name.rfind(prefix, 0) != 0 || p.frozen; });
   };
   const bool text = rule(stage).cells_need_text();
-  if (!cell_from_init_ && start_.step == 0 && stage == 1 && whole_tower_frozen("cell_bert.")) throw UsageError(fmt::format("stage{}.freeze: freezes the whole cell tower, which was neither loaded nor trained", stage));
+  const bool cell_trained = cell_from_init_ || (stage == 2 && options_.stage1.runs());
+  if (!cell_trained && whole_tower_frozen("cell_bert.")) throw UsageError(fmt::format("stage{}.freeze: freezes the whole cell tower, which was neither loaded nor trained", stage));
   if (text && !text_from_init_ && whole_tower_frozen("text_bert.")) throw UsageError(fmt::format("stage{}.freeze: freezes the whole text tower, which was neither loaded nor trained", stage));
 
   std::vector<std::string> globs = s.freeze;
-  if (!text) globs.insert(globs.end(), {"text_bert.*", "text_proj.*"});
+  if (!text) globs.push_back("text_bert.*");
+  if (s.objectives.cell_text <= 0) globs.push_back("text_proj.*");
   if (s.objectives.matching <= 0) globs.insert(globs.end(), {"ctm_head.*", "text_bert.*.crossattention.*"});
   if (s.objectives.mgm <= 0) globs.push_back("mgm_head.*");
-  if (!text && s.objectives.cell_cell <= 0) globs.push_back("cell_proj.*");
+  if (s.objectives.cell_text <= 0 && s.objectives.cell_cell <= 0) globs.push_back("cell_proj.*");
   parameters.freeze(globs);
 }
 
@@ -241,6 +275,7 @@ void Run::run_stage(int stage) {
   std::int64_t one_group_steps = 0;
   for (std::int64_t n = first; n < steps; ++n) {
     const auto begin = Clock::now();
+    reset_memory_peak(model_->parameters().queue());
     const double lr = schedule.lr(n);
     const StepResult r = step.run(static_cast<std::uint32_t>(n), micro_batches(order.batch(n), length, share), static_cast<float>(lr));
     StepRecord line = record(stage, n + 1, r, lr, seconds_since(begin));
@@ -284,6 +319,8 @@ PretrainOutcome Run::operator()() {
     return {0, 0, setup_.run / "model"};
   }
   if (!options_.stage1.runs() && !options_.stage2.runs()) throw UsageError("stage1.steps, stage2.steps: both stages are skipped, there is nothing to do");
+  resolve_precision();
+  compare_manifest();
   build_model();
   hold_out();
   std::int64_t total = 0, steps[3] = {};

@@ -18,6 +18,18 @@
 namespace lc {
 namespace {
 
+// While it lives, parameters record on a tape; whatever happens, they do not keep it.
+class Attached {
+ public:
+  Attached(Parameters& parameters, Tape* tape) : parameters_(parameters) { parameters_.attach(tape); }
+  ~Attached() { parameters_.attach(nullptr); }
+  Attached(const Attached&) = delete;
+  Attached& operator=(const Attached&) = delete;
+
+ private:
+  Parameters& parameters_;
+};
+
 double seconds() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
 }  // namespace
@@ -59,15 +71,18 @@ StepResult Step::run(std::uint32_t number, const std::vector<Samples>& micro_bat
   update_ = update;
   chance_ = chance_of_step(rule_.seed, rule_.stage, number);
   const bool training = update != Update::losses_only;
-  GlobalBatch batch = assemble(number, micro_batches);
+  GlobalBatch batch = assemble(micro_batches);
   const bool once = batch.micro.size() == 1 && ranks_.size() == 1;  // then (a) is recorded and (c) has nothing to repeat
 
   // (a)
   auto tape = std::make_unique<Tape>();
   if (training) parameters.zero_gradients();
-  parameters.attach(training && once ? tape.get() : nullptr);
+  const Attached attached(parameters, training && once ? tape.get() : nullptr);
   std::vector<Encoded> encoded;
-  for (const MicroBatch& m : batch.micro) encoded.push_back(encode(m, training && once ? tape.get() : nullptr));
+  for (const MicroBatch& m : batch.micro) {
+    encoded.push_back(encode(m, training && once ? tape.get() : nullptr));
+    if (training && !once) encoded.back().hidden_a = encoded.back().hidden_masked = {};  // (c) makes them again
+  }
 
   // (b)
   const Contrast c = contrast_of(batch, encoded);
@@ -84,7 +99,6 @@ StepResult Step::run(std::uint32_t number, const std::vector<Samples>& micro_bat
     objectives(batch, batch.micro[i], c, e, sums, training ? tape.get() : nullptr);
     if (training) tape->backward(e.seeds);
   }
-  parameters.attach(nullptr);
   ranks_.all_reduce_sum(parameters.gradients());
   double totals[] = {sums.mgm, sums.matching, static_cast<double>(batch.tokens)};
   ranks_.all_reduce_sum(std::span<double>(totals));
@@ -110,7 +124,7 @@ StepResult Step::run(std::uint32_t number, const std::vector<Samples>& micro_bat
 }
 
 // Everything that is known before a number is computed: who is in the batch, which text belongs to whom, which genes are masked.
-Step::GlobalBatch Step::assemble(std::uint32_t, const std::vector<Samples>& micro_batches) {
+Step::GlobalBatch Step::assemble(const std::vector<Samples>& micro_batches) {
   const double start = seconds();
   GlobalBatch batch;
   std::vector<std::int64_t> own;

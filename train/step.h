@@ -47,7 +47,7 @@ class Step {
   struct GlobalBatch;
   struct Encoded;
   struct Sums;
-  GlobalBatch assemble(std::uint32_t number, const std::vector<Samples>& micro_batches);
+  GlobalBatch assemble(const std::vector<Samples>& micro_batches);
   Encoded encode(const MicroBatch& m, Tape* tape) const;
   Contrast contrast_of(const GlobalBatch& batch, const std::vector<Encoded>& encoded) const;
   void objectives(const GlobalBatch& batch, const MicroBatch& m, const Contrast& c, Encoded& e, Sums& sums, Tape* tape) const;

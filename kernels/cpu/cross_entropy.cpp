@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "kernels/cpu/dispatch.h"
+#include "kernels/cpu/scratch.h"
 #include "kernels/cpu/loss_tiles.h"
 
 namespace lc::kernels {
@@ -32,10 +33,10 @@ template <class F> void each_block(std::int64_t size, Range within, F&& f) {
 // What a task needs beside its arguments: the operands as float, the bias of a tile padded, and the tile of logits.
 struct Scratch {
   explicit Scratch(std::int64_t columns)
-      : x(hwy::AllocateAligned<float>(kRows * columns)),
-        table(hwy::AllocateAligned<float>(kTile * columns)),
-        bias(hwy::AllocateAligned<float>(kTile)),
-        logits(hwy::AllocateAligned<float>(kRows * kTile)) {}
+      : x(aligned_floats(kRows * columns)),
+        table(aligned_floats(kTile * columns)),
+        bias(aligned_floats(kTile)),
+        logits(aligned_floats(kRows * kTile)) {}
   hwy::AlignedFreeUniquePtr<float[]> x, table, bias, logits;
 };
 
@@ -126,7 +127,7 @@ template <class T> void backward_span(const CrossEntropyBackward<T>& a, Range ro
 
 template <class T> void backward(const CrossEntropyBackward<T>& a) {
   const std::int64_t columns = a.x.columns, spans = chunks_of(a.vocabulary, kSpan), part = std::min(a.x.rows, kPass) * columns;
-  const auto parts = hwy::AllocateAligned<float>(static_cast<std::size_t>(a.dx ? std::max<std::int64_t>(spans * part, 1) : 1));
+  const auto parts = aligned_floats(static_cast<std::size_t>(a.dx ? std::max<std::int64_t>(spans * part, 1) : 1));
   each_block(kPass, {0, a.x.rows}, [&](Range pass) {
     parallel_for(spans, 1, [&](std::int64_t s, std::int64_t, std::int64_t) {
       backward_span(a, pass, block(s, kSpan, {0, a.vocabulary}), a.dx ? parts.get() + s * part : nullptr);

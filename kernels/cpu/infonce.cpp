@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "kernels/cpu/dispatch.h"
+#include "kernels/cpu/scratch.h"
 #include "kernels/cpu/loss_tiles.h"
 
 namespace lc::kernels {
@@ -28,9 +29,9 @@ template <class T> struct Side {
 
 struct Scratch {
   explicit Scratch(std::int64_t columns)
-      : from(hwy::AllocateAligned<float>(kTile * columns)),
-        to(hwy::AllocateAligned<float>(kTile * columns)),
-        gradient(hwy::AllocateAligned<float>(kTile * columns)) {}
+      : from(aligned_floats(kTile * columns)),
+        to(aligned_floats(kTile * columns)),
+        gradient(aligned_floats(kTile * columns)) {}
   hwy::AlignedFreeUniquePtr<float[]> from, to, gradient;
   alignas(64) float dots[kTile * kTile], own[kTile * kTile], other[kTile * kTile], bias[kTile], zeros[kTile] = {};
 };

@@ -52,8 +52,7 @@ std::vector<double> combine_scores(std::span<const float> similarity, std::span<
   for (std::size_t k = 0; k < match.size(); ++k) {
     if (std::isnan(match[k])) continue;
     matched.push_back(k);
-    const double p = match[k];
-    b.push_back(options.score == ScoreKind::published ? p : std::log(std::max(p, 1e-30)) - std::log(std::max(1 - p, 1e-30)));
+    b.push_back(match[k]);
   }
   if (!b.empty()) b = softmax(b);
   std::vector<double> score(a.size());
@@ -77,15 +76,14 @@ CellScores Annotator::operator()(std::span<const TokenList> cells) const {
   CellScores out;
   const auto n = cells.size(), labels = static_cast<std::size_t>(labels_), projection = static_cast<std::size_t>(model_.config().projection);
   out.cells = std::ssize(cells), out.labels = labels_, out.projection = model_.config().projection;
-  out.z.resize(n * projection), out.cls.resize(n * static_cast<std::size_t>(model_.config().cell.width));
-  out.similarity.assign(n * labels, 0), out.match.assign(n * labels, kMissing), out.score.resize(n * labels);
+  out.z.resize(n * projection);
+  out.similarity.assign(n * labels, 0), out.match.assign(n * labels, kMissing), out.odds.assign(n * labels, kMissing), out.score.resize(n * labels);
   std::vector<float> texts_of_label(labels, 0);
   for (const std::int32_t label : label_of_) ++texts_of_label[label];
 
   for_each_packing(cells, options_.tokens_per_batch, model_.parameters().queue(), [&](const Tokens& tokens, std::span<const std::size_t> which) {
     const Tensor hidden = model_.encode_cells(tokens, {});
     put_rows(model_.cell_embedding(hidden, tokens), which, out.z);
-    put_rows(rows_take(hidden, tokens.packing->first_rows()), which, out.cls);
     for (const std::size_t cell : which) {
       for (std::size_t t = 0; t < texts_.size(); ++t) {
         double dot = 0;
@@ -96,7 +94,7 @@ CellScores Annotator::operator()(std::span<const TokenList> cells) const {
     match_cells(hidden, tokens, which, out);
   });
   for (std::size_t c = 0; c < n; ++c) {
-    const auto score = combine_scores(std::span(out.similarity).subspan(c * labels, labels), std::span(out.match).subspan(c * labels, labels), options_);
+    const auto score = combine_scores(std::span(out.similarity).subspan(c * labels, labels), std::span(options_.score == ScoreKind::logit ? out.odds : out.match).subspan(c * labels, labels), options_);
     std::copy(score.begin(), score.end(), out.score.begin() + static_cast<std::ptrdiff_t>(c * labels));
   }
   return out;
@@ -117,9 +115,12 @@ void Annotator::match_cells(const Tensor& hidden, const Tokens& tokens, std::spa
     const Linear& head = model_.matching_head();
     const auto logits = matching_logits({.x = model_.match_states(packed, states, {}), .rows = packed.packing->first_rows(), .weight = head.weight, .bias = head.bias, .labels = {}}).to_host<float>();
     for (std::size_t i = 0; i < of.size(); ++i) {
-      const double p = 1 / (1 + std::exp(static_cast<double>(logits[2 * i]) - logits[2 * i + 1]));
-      float& match = out.match[of[i].first * labels + of[i].second];
-      match = (std::isnan(match) ? 0 : match) + static_cast<float>(p) / count[of[i].second];
+      const double odds = static_cast<double>(logits[2 * i + 1]) - logits[2 * i], p = 1 / (1 + std::exp(-odds));
+      const auto add = [&](std::vector<float>& to, double value) {
+        float& place = to[of[i].first * labels + of[i].second];
+        place = (std::isnan(place) ? 0 : place) + static_cast<float>(value) / count[of[i].second];
+      };
+      add(out.match, p), add(out.odds, odds);
     }
     pairs = {}, of.clear();
   };

@@ -20,8 +20,9 @@ struct AnnotateOptions {
 struct CellScores {                       // row by row; n cells, N labels, P projection
   std::int64_t cells = 0, labels = 0, projection = 0;
   std::vector<float> z;                   // (n, P) unit length
-  std::vector<float> cls;                 // (n, C) raw hidden state of position 0
+  std::vector<float> cls;                 // (n, C) raw hidden state of position 0; embed_cells only
   std::vector<float> similarity, match, score;  // (n, N) cosine, match probability (NaN where not computed), score
+  std::vector<float> odds;                // (n, N) match logits as log-odds (NaN where not computed)
 };
 
 using TokenList = std::vector<std::int32_t>;
@@ -45,7 +46,7 @@ class Annotator {
 // z and position-0 states alone; needs no text tower.
 CellScores embed_cells(const LangCell& model, std::span<const TokenList> cells, std::int64_t tokens_per_batch = 16384);
 
-// score of one cell from its similarities and matches; NaN matches count as B = 0.
+// score of one cell from its similarities and what B is made of (match probabilities, or log-odds for ScoreKind::logit); NaN counts as B = 0.
 std::vector<double> combine_scores(std::span<const float> similarity, std::span<const float> match, const AnnotateOptions& options);
 
 }  // namespace lc

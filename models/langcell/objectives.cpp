@@ -6,7 +6,7 @@
 #include <map>
 
 #include "engine/tape.h"
-#include "kernels/cpu/dispatch.h"
+#include "engine/machine.h"
 
 namespace lc {
 namespace {
@@ -80,7 +80,7 @@ void draw_pairs(const ContrastBatch& batch, const ContrastOptions& options, Cont
   const Negatives negatives(batch, options);
   const std::size_t n = batch.samples.size();
   std::vector<std::int32_t> text(n, -1), cell(n, -1);
-  kernels::parallel_for(static_cast<std::int64_t>(n), 8, [&](std::int64_t begin, std::int64_t end, std::int64_t) {
+  parallel_for(static_cast<std::int64_t>(n), 8, [&](std::int64_t begin, std::int64_t end, std::int64_t) {
     for (std::int64_t i = begin; i < end; ++i) {
       if (batch.text_of[i] < 0) continue;
       text[i] = negatives.text_for(i), cell[i] = negatives.cell_for(i);

@@ -37,6 +37,21 @@ TEST(inspection, check_finite_names_the_first_operator_and_the_place) {
   }
 }
 
+TEST(inspection, check_finite_names_the_operator_whose_backward_made_it) {
+  const Switched restore;
+  inspection().check_finite = true;
+  Tape tape;
+  const Tensor x = tape.watch(random_tensor(Shape{3, 33}, DType::f32, 1)), w = random_tensor(Shape{7, 33}, DType::f32, 2);
+  const Tensor y = l2_normalize(linear(x, w, {}));
+  w.data<float>()[0] = std::numeric_limits<float>::quiet_NaN();  // after forward: only the gradient of x meets it
+  try {
+    tape.backward({{y, random_tensor(Shape{3, 7}, DType::f32, 3)}});
+    FAIL() << "no error";
+  } catch (const NumericalError& e) {
+    EXPECT_NE(std::string(e.what()).find("matmul: backward"), std::string::npos) << e.what();
+  }
+}
+
 TEST(inspection, profile_counts_calls_bytes_and_operations) {
   const Switched restore;
   reset_profile();

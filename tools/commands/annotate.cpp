@@ -29,7 +29,7 @@ struct Flags {
 };
 
 const std::vector<std::string>& columns() {
-  static const std::vector<std::string> names = {"label", "label_final", "score", "margin", "similarity", "match", "entropy", "second", "unassigned", "reason"};
+  static const std::vector<std::string> names = {"label", "label_final", "score", "margin", "similarity", "match", "entropy", "second", "unassigned", "reason", "ontology_term_id"};
   return names;
 }
 
@@ -37,7 +37,10 @@ Categorical categorical(const std::vector<std::int32_t>& codes, const std::vecto
 
 nlohmann::ordered_json facts(const Flags& f, const LoadedModel& model, const Texts& texts, const CellRun& run) {
   nlohmann::ordered_json described = nlohmann::ordered_json::object();
-  for (std::size_t i = 0; i < texts.labels.size(); ++i) described[std::to_string(i)] = texts.labels[i].texts.front();
+  for (std::size_t i = 0; i < texts.labels.size(); ++i) {
+    if (texts.labels[i].texts.size() == 1) described[std::to_string(i)] = texts.labels[i].texts.front();
+    else described[std::to_string(i)] = texts.labels[i].texts;
+  }
   std::vector<std::string> labels;
   for (const LabelTexts& l : texts.labels) labels.push_back(l.label);
   return {{"version", build::kVersion}, {"model_hash", model.hash}, {"alpha", f.alpha}, {"score", f.score}, {"top_k", f.top_k}, {"labels", labels}, {"texts", described},
@@ -46,10 +49,9 @@ nlohmann::ordered_json facts(const Flags& f, const LoadedModel& model, const Tex
           {"score_note", "a score is comparable only within one list of texts"}};
 }
 
-void write(const Flags& f, const LoadedModel& model, const Texts& texts, const CellRun& run, const Labels& labels) {
+void write(AnnDataWriter& out, const Flags& f, const LoadedModel& model, const Texts& texts, const CellRun& run, const Labels& labels) {
   std::vector<std::string> names;
   for (const LabelTexts& l : texts.labels) names.push_back(l.label);
-  AnnDataWriter out = AnnDataWriter::copy_of(f.input, f.out, f.overwrite ? Existing::replace : Existing::refuse);
   const auto key = [&](const std::string& column) { return f.prefix + "_" + column; };
   std::vector<std::string> with_unassigned = names;
   std::vector<std::int32_t> final_codes = labels.final;
@@ -73,7 +75,8 @@ void write(const Flags& f, const LoadedModel& model, const Texts& texts, const C
   out.obs(key("reason"), categorical_of(labels.reason));
   std::vector<std::string> terms;
   for (const LabelTexts& l : texts.labels) terms.push_back(l.ontology_id);
-  if (std::any_of(terms.begin(), terms.end(), [](const std::string& t) { return !t.empty(); })) {
+  const bool stale = !keys_present(f.input, std::vector<std::string>{"obs/" + key("ontology_term_id")}).empty();  // of other texts
+  if (stale || std::any_of(terms.begin(), terms.end(), [](const std::string& t) { return !t.empty(); })) {
     std::vector<std::string> of_cell;
     for (const std::int32_t l : labels.label) of_cell.push_back(l < 0 ? "" : terms[l]);
     out.obs(key("ontology_term_id"), categorical_of(of_cell));
@@ -128,9 +131,10 @@ void run_annotate(const Flags& f) {
   options.annotate.alpha = f.alpha, options.annotate.top_k = f.top_k, options.annotate.temperature = static_cast<float>(model.facts.temperature);
   options.annotate.score = f.score == "logit" ? ScoreKind::logit : ScoreKind::published;
   options.say = [&](const std::string& line) { say(f.common, line); };
+  AnnDataWriter out = AnnDataWriter::copy_of(f.input, f.out, f.overwrite ? Existing::replace : Existing::refuse);  // an output that cannot be written is said now
   const CellRun run = run_cells(model, options);
   const Labels labels = labels_of(run);
-  write(f, model, texts, run, labels);
+  write(out, f, model, texts, run, labels);
   summarise(f, texts, labels);
   end(f.common);
 }

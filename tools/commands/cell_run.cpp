@@ -75,7 +75,7 @@ CellRun run_cells(const LoadedModel& model, const CellRunOptions& options) {
   const int max_tokens = model.config().max_cell_tokens;
   const CellTokenizer tokenizer(model.facts.genes, counts.gene_ids(), max_tokens);  // one gene more than the model reads, to know who is cut
   options.say(fmt::format("{} cells{}; results take about {:.0f} MiB", counts.n_cells(), options.texts ? fmt::format(" x {} texts", options.texts->labels.size()) : "",
-                          static_cast<double>(counts.n_cells()) * (model.config().projection + model.config().cell.width + (options.texts ? 3.0 * static_cast<double>(options.texts->labels.size()) : 0)) * 4 / 1048576.0));
+                          static_cast<double>(counts.n_cells()) * (model.config().projection + (options.texts ? 4.0 * static_cast<double>(options.texts->labels.size()) : model.config().cell.width)) * 4 / 1048576.0));
   Progress progress(counts.n_cells(), options.say);
   counts.for_each_block(kCellsAtOnce, [&](const CsrBlock& block) {
     const CellTokens tokens = tokenizer.encode(block.view());

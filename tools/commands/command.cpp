@@ -8,7 +8,7 @@
 #include "engine/errors.h"
 #include "engine/memory.h"
 #include "engine/profile.h"
-#include "kernels/cpu/dispatch.h"
+#include "engine/machine.h"
 
 namespace lc {
 
@@ -31,7 +31,7 @@ void begin(const Common& c) {
 
 void end(const Common& c) {
   if (!c.profile) return;
-  const kernels::MachinePeak peak = kernels::measure_peak();
+  const MachinePeak peak = measure_peak();
   fmt::print(stderr, "{}peak of this machine, measured now on {} threads: {:.0f} GFLOP/s (float FMA), {:.1f} GB/s (memcpy)\n", profile_table(peak.gflops, peak.gbytes), omp_get_max_threads(), peak.gflops, peak.gbytes);
 }
 
@@ -48,7 +48,7 @@ Queue queue_of(const Common& c) {
 DType precision_of(const Common& c, Work work) {
   if (c.precision == "fp32") return DType::f32;
   if (c.precision == "bf16") return DType::bf16;
-  return work == Work::training && kernels::cpu_has_amx() ? DType::bf16 : DType::f32;
+  return work == Work::training && cpu_has_amx() ? DType::bf16 : DType::f32;
 }
 
 CLI::App* add_command(CLI::App& program, const std::string& name, const std::string& what, const std::string& example) {

@@ -36,8 +36,8 @@ void run_embed(const Flags& f) {
   CellRunOptions options;
   options.input = f.input, options.counts = counts_options(f.counts, model.facts.genes), options.low_coverage = f.counts.low_coverage();
   options.say = [&](const std::string& line) { say(f.common, line); };
+  AnnDataWriter out = AnnDataWriter::copy_of(f.input, f.out, f.overwrite ? Existing::replace : Existing::refuse);  // an output that cannot be written is said now
   const CellRun run = run_cells(model, options);
-  AnnDataWriter out = AnnDataWriter::copy_of(f.input, f.out, f.overwrite ? Existing::replace : Existing::refuse);
   if (run.scores.projection > 0) out.obsm("X_langcell", run.scores.z, static_cast<std::uint64_t>(run.scores.projection));
   if (f.cls) out.obsm("X_langcell_cls", run.scores.cls, static_cast<std::uint64_t>(model.config().cell.width));
   out.uns("langcell", {{"version", build::kVersion}, {"model_hash", model.hash}, {"counts", run.counts_source}, {"id_match", run.figures.id_match}, {"counts_known", run.figures.counts_known}, {"breadth", run.figures.breadth}});

@@ -9,7 +9,7 @@
 
 #include "engine/build.h"
 #include "engine/errors.h"
-#include "kernels/cpu/dispatch.h"
+#include "engine/machine.h"
 #include "models/langcell/data/corpus.h"
 #include "models/langcell/model_folder.h"
 #include "tools/anndata/counts.h"
@@ -33,8 +33,8 @@ Json machine() {
           {"build", fmt::format("{}, {}", build::kCompiler, build::kType)},
           {"devices", Json::array({"cpu"})},
           {"cuda", build::kCuda ? "compiled in" : "not compiled in"},
-          {"instruction_set", kernels::instruction_set()},
-          {"amx", kernels::cpu_has_amx()},
+          {"instruction_set", instruction_set()},
+          {"amx", cpu_has_amx()},
           {"threads", omp_get_max_threads()},
           {"hdf5", fmt::format("{}.{}.{}", major, minor, release)}};
 }

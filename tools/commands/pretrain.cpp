@@ -15,7 +15,7 @@ struct Flags {
   Common common;
   std::filesystem::path config, run;
   std::vector<std::string> set;
-  bool resume = false;
+  bool resume = false, seed_given = false;
 };
 
 void run_pretrain(const Flags& f) {
@@ -23,6 +23,7 @@ void run_pretrain(const Flags& f) {
   setup.options = f.config.empty() ? parse_options("", f.set) : read_options(f.config, f.set);
   if (f.common.device != "auto") setup.options.train.device = f.common.device;
   if (f.common.precision != "auto") setup.options.train.precision = f.common.precision;
+  if (f.seed_given) setup.options.train.seed = static_cast<std::int64_t>(f.common.seed);
   if (f.common.threads > 0) setup.options.train.threads = f.common.threads;
   Common common = f.common;
   common.device = setup.options.train.device, common.threads = static_cast<int>(setup.options.train.threads);
@@ -34,7 +35,8 @@ void run_pretrain(const Flags& f) {
   if (common.quiet) setup.progress = Progress::Show::nothing;
   const auto alone = comm_alone();
   const PretrainOutcome outcome = pretrain(setup, *alone);
-  if (outcome.steps > 0) report::write_run_report(f.run, f.run / "report.html");
+  std::error_code unknown;
+  if (outcome.steps > 0 || !std::filesystem::exists(f.run / "report.html", unknown)) report::write_run_report(f.run, f.run / "report.html");
   if (common.json) fmt::print("{}\n", nlohmann::ordered_json{{"model", outcome.model.string()}, {"steps", outcome.steps}, {"seconds", outcome.seconds}}.dump());
   else fmt::print("model: {} ({} steps in {:.0f} s; report: {})\n", outcome.model.string(), outcome.steps, outcome.seconds, (f.run / "report.html").string());
   end(common);
@@ -50,7 +52,10 @@ void register_pretrain(CLI::App& program) {
   c->add_option("--set", f->set, "override a key")->type_name("key=value")->allow_extra_args(false);
   c->add_flag("--resume", f->resume, "continue from the newest checkpoint; in an empty folder start");
   add_common_options(*c, f->common);
-  c->callback([f] { run_pretrain(*f); });
+  c->callback([f, c] {
+    f->seed_given = c->count("--seed") > 0;
+    run_pretrain(*f);
+  });
 }
 
 }  // namespace lc

@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "engine/errors.h"
+#include "models/langcell/manifest.h"
 #include "tools/anndata/writer.h"
 #include "tools/commands/command.h"
 #include "tools/commands/counts_flags.h"
@@ -53,7 +54,7 @@ class NewFolder {
  public:
   explicit NewFolder(fs::path path) : path_(std::move(path)) {
     std::error_code failed;
-    fs::remove_all(path_, failed);
+    fs::remove_all(path_, failed);  // of an earlier training, and --overwrite was given: see require_ours
     fs::create_directories(path_, failed);
     if (failed) throw ResourceError(fmt::format("{}: cannot create the run folder: {}; choose another --run", path_.string(), failed.message()));
   }
@@ -68,13 +69,25 @@ class NewFolder {
   fs::path path_;
 };
 
+// --overwrite replaces what this program wrote, never a folder of something else.
+void require_ours(const fs::path& folder, const fs::path& sign, const char* option) {
+  std::error_code failed;
+  if (!fs::exists(folder, failed) || (fs::is_directory(folder, failed) && fs::is_empty(folder, failed)) || fs::exists(folder / sign, failed)) return;
+  throw UsageError(fmt::format("{}: is not what an earlier training left ({} is missing), so it is not replaced; choose another {}", folder.string(), sign.string(), option));
+}
+
 void run_train(const Flags& f) {
   begin(f.common);
-  if (fs::exists(f.out) && !f.overwrite) throw UsageError(fmt::format("{}: exists already; choose another --out or add --overwrite", f.out.string()));
+  queue_of(f.common);
+  std::error_code unknown;
+  if (fs::exists(f.out, unknown) && !f.overwrite) throw UsageError(fmt::format("{}: exists already; choose another --out or add --overwrite", f.out.string()));
   const auto tell = [&](const std::string& line) { say(f.common, line); };
   const Texts texts = Texts::read(f.texts);
   const fs::path work = f.run.empty() ? fs::path(f.out.string() + ".run") : f.run;
-  if (fs::exists(work) && !fs::is_empty(work) && !f.overwrite) throw UsageError(fmt::format("{}: is not empty; continue it with 'langcell pretrain --resume', choose another --run, or add --overwrite", work.string()));
+  if (fs::exists(work, unknown) && !fs::is_empty(work, unknown) && !f.overwrite) throw UsageError(fmt::format("{}: is not empty; continue it with 'langcell pretrain --resume', choose another --run, or add --overwrite", work.string()));
+  require_ours(f.out, kManifestName, "--out");
+  require_ours(work, "corpus.h5", "--run");
+  Frame(Hdf5::open(f.input).at("obs"));  // a name that is wrong is said before anything is replaced
   const NewFolder folder(work);
   TokenizeOptions tokens;
   tokens.inputs = {f.input}, tokens.out = work / "corpus.h5", tokens.texts = texts, tokens.label_key = f.label_key, tokens.low_coverage = f.counts.low_coverage();

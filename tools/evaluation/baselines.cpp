@@ -11,7 +11,7 @@
 #include <unordered_map>
 
 #include "engine/errors.h"
-#include "kernels/cpu/dispatch.h"
+#include "engine/machine.h"
 #include "tools/evaluation/pca.h"
 
 namespace lc {
@@ -63,7 +63,7 @@ Loss loss_of_rows(const LabelledPoints& train, const Matrix& weights, size_t fir
 Loss objective(const LabelledPoints& train, const Matrix& weights, double inverse_penalty) {
   const auto rows = static_cast<int64_t>(train.points.rows);
   std::vector<Loss> partial(static_cast<size_t>(kernels::chunks_of(rows, kChunk)));
-  kernels::parallel_for(rows, kChunk, [&](int64_t begin, int64_t end, int64_t chunk) {
+  parallel_for(rows, kChunk, [&](int64_t begin, int64_t end, int64_t chunk) {
     partial[static_cast<size_t>(chunk)] = loss_of_rows(train, weights, static_cast<size_t>(begin), static_cast<size_t>(end));
   });
   Loss total{0, Matrix(weights.rows, weights.columns)};
@@ -158,7 +158,7 @@ std::vector<int> majority_class(std::span<const int> train_labels, size_t test_r
 std::vector<int> nearest_neighbours(const LabelledPoints& train, const Matrix& test, size_t neighbours) {
   check(train);
   std::vector<int> labels(test.rows);
-  kernels::parallel_for(static_cast<int64_t>(test.rows), 16, [&](int64_t begin, int64_t end, int64_t) {
+  parallel_for(static_cast<int64_t>(test.rows), 16, [&](int64_t begin, int64_t end, int64_t) {
     for (auto r = static_cast<size_t>(begin); r < static_cast<size_t>(end); ++r) labels[r] = vote(train, test.row(r), neighbours);
   });
   return labels;

@@ -9,7 +9,7 @@
 #include <unordered_map>
 
 #include "engine/errors.h"
-#include "kernels/cpu/dispatch.h"
+#include "engine/machine.h"
 
 namespace lc {
 namespace {
@@ -79,7 +79,7 @@ SparseRows only_columns(const SparseRows& a, const std::vector<int32_t>& columns
 std::vector<double> centred_product(const SparseRows& a, std::span<const double> mean, std::span<const double> x) {
   const double shift = dot(mean, x);
   std::vector<double> y(a.rows);
-  kernels::parallel_for(static_cast<int64_t>(a.rows), 4096, [&](int64_t begin, int64_t end, int64_t) {
+  parallel_for(static_cast<int64_t>(a.rows), 4096, [&](int64_t begin, int64_t end, int64_t) {
     for (auto r = static_cast<size_t>(begin); r < static_cast<size_t>(end); ++r) {
       double sum = -shift;
       for (auto i = static_cast<size_t>(a.indptr[r]); i < static_cast<size_t>(a.indptr[r + 1]); ++i)

@@ -139,6 +139,7 @@ void Corpus::read_texts() {
     throw DataError(fmt::format("{}: its columns differ in length", file_.where("texts")));
   for (size_t i = 0; i < all_texts_.size(); ++i) {
     const auto group = static_cast<size_t>(group_of_text_[i]);
+    if (group_of_text_[i] < 0) throw DataError(fmt::format("{}: a text has the group {}", file_.where("texts/group_id"), group_of_text_[i]));
     if (group != texts_.labels.size() && group + 1 != texts_.labels.size())
       throw DataError(fmt::format("{}: the texts of a group are not side by side", file_.where("texts/group_id")));
     if (group == texts_.labels.size()) {
