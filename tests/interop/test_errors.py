@@ -158,3 +158,25 @@ def test_existing_results_are_kept_unless_asked(binary, langcell, made, tmp_path
     langcell("annotate", tmp_path / "one.h5ad", *both, "--out", tmp_path / "two.h5ad", "--prefix", "again", "--quiet")
     data = anndata.read_h5ad(tmp_path / "two.h5ad")
     assert {"langcell_label", "again_label"} <= set(data.obs.columns) and {"X_langcell", "X_again"} <= set(data.obsm)
+
+
+def test_overwrite_spares_what_is_not_ours(binary, made, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/thesis.txt").write_text("years")
+    common = ["train", made / "a.h5ad", "--texts", made / "t.json", "--label-key", "cell_type", "--overwrite", *QUICK]
+    fails(binary, *common, "--out", tmp_path / "mine", code=2, word="mine", folder=tmp_path)
+    fails(binary, *common, "--out", tmp_path / "model", "--run", tmp_path / "mine", code=2, word="mine", folder=tmp_path)
+    assert (tmp_path / "mine/thesis.txt").read_text() == "years"
+
+
+def test_a_resumed_run_refuses_other_data(binary, langcell, made, tmp_path):
+    for seed in (1, 2):
+        langcell("simulate", "--out", tmp_path / f"{seed}.h5ad", "--texts", tmp_path / f"{seed}.json", "--cells", 40, "--genes", 900, "--types", 3, "--seed", seed)
+        langcell("tokenize", tmp_path / f"{seed}.h5ad", "--genes", made / "model/genes.tsv", "--out", tmp_path / f"{seed}.h5", "--allow-low-coverage")
+    run = ["pretrain", "--run", tmp_path / "run", "--quiet", "--set", 'model.preset="tiny"', "--set", "train.batch_size=8", "--set", "stage1.steps=2", "--set", "stage2.steps=0",
+           "--set", f'data.corpus=["{tmp_path}/c.h5"]']
+    (tmp_path / "1.h5").rename(tmp_path / "c.h5")
+    langcell(*run)
+    (tmp_path / "run/model/MANIFEST.json").unlink()
+    (tmp_path / "2.h5").rename(tmp_path / "c.h5")
+    fails(binary, *run, "--resume", code=2, word="content hash", folder=tmp_path)
