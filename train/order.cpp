@@ -117,8 +117,8 @@ std::vector<SampleOrder::Sample> SampleOrder::window(std::int64_t epoch, std::in
     const std::int64_t cell = cells_[permutation(first + static_cast<std::int64_t>(i))];
     samples[i] = {setup_.length(cell), cell};
   }
-  std::sort(samples.begin(), samples.end(),
-            [](const Sample& a, const Sample& b) { return a.length != b.length ? a.length > b.length : a.cell < b.cell; });
+  // Equal lengths stay in the permutation's order: where all cells are cut to one length, the file's order must not decide who meets whom.
+  std::stable_sort(samples.begin(), samples.end(), [](const Sample& a, const Sample& b) { return a.length > b.length; });
   return samples;
 }
 

@@ -54,7 +54,7 @@ class SampleOrder {
   std::int64_t steps_of(double epochs) const;
   std::int64_t epoch_of(std::int64_t step) const { return step / batches_; }
 
-  // The samples of a step, which counts from 0 within the stage; the longest first, ties by number.
+  // The samples of a step, which counts from 0 within the stage; the longest first, ties as drawn.
   Samples batch(std::int64_t step);
 
  private:
