@@ -21,7 +21,9 @@ namespace hn = hwy::HWY_NAMESPACE;
 double fma_loop(std::int64_t rounds, float* sink) {
   const hn::ScalableTag<float> d;
   const auto a = hn::Set(d, 0.999f + *sink), b = hn::Set(d, 1e-3f);
-  auto c0 = a, c1 = b, c2 = a, c3 = b, c4 = a, c5 = b, c6 = a, c7 = b, c8 = a, c9 = b, c10 = a, c11 = b;
+  const auto start = [&](float x) { return hn::Set(d, x + *sink); };  // no two chains alike, or the compiler runs one for both
+  auto c0 = start(0.1f), c1 = start(0.2f), c2 = start(0.3f), c3 = start(0.4f), c4 = start(0.5f), c5 = start(0.6f), c6 = start(0.7f), c7 = start(0.8f), c8 = start(0.9f);
+  auto c9 = start(1.1f), c10 = start(1.2f), c11 = start(1.3f);
   for (std::int64_t i = 0; i < rounds; ++i) {
     c0 = hn::MulAdd(c0, a, b), c1 = hn::MulAdd(c1, a, b), c2 = hn::MulAdd(c2, a, b), c3 = hn::MulAdd(c3, a, b);
     c4 = hn::MulAdd(c4, a, b), c5 = hn::MulAdd(c5, a, b), c6 = hn::MulAdd(c6, a, b), c7 = hn::MulAdd(c7, a, b);
