@@ -10,8 +10,8 @@
 #include <mutex>
 #include <vector>
 
-#include "engine/build.h"
 #include "engine/errors.h"
+#include "kernels/cuda/device.h"
 
 namespace lc {
 namespace {
@@ -24,27 +24,34 @@ std::size_t size_class(std::size_t bytes) {
   return (bytes + quarter - 1) / quarter * quarter;
 }
 
-void* from_system(std::size_t bytes) {
+void* from_system(const Queue& queue, std::size_t bytes) {
+  if (queue.device == Device::cuda) return cuda::allocate(queue, bytes);
   const std::size_t alignment = bytes >= kHugePage ? kHugePage : kAlignment;
   void* p = std::aligned_alloc(alignment, (bytes + alignment - 1) / alignment * alignment);
   if (p && alignment == kHugePage) madvise(p, bytes, MADV_HUGEPAGE);
   return p;
 }
 
+void to_system(const Queue& queue, void* p) noexcept {
+  if (queue.device == Device::cuda) cuda::release(queue, p);
+  else std::free(p);
+}
+
 class Cache {
  public:
+  explicit Cache(const Queue& queue) : queue_(queue) {}
   void* take(std::size_t wanted) {
-    const std::size_t bytes = size_class(wanted);
+    const std::size_t bytes = class_of(wanted);
     std::lock_guard lock(mutex_);
     void* p = nullptr;
     if (auto& shelf = free_[bytes]; !shelf.empty()) {
       p = shelf.back();
       shelf.pop_back();
-    } else if (p = from_system(bytes); p) {
+    } else if (p = from_system(queue_, bytes); p) {
       use_.held += bytes;
     } else {
       release();
-      p = from_system(bytes);
+      p = from_system(queue_, bytes);
       if (!p) throw ResourceError(fmt::format("out of memory: wanted {} MiB more while {} MiB are in use; use a smaller batch_size, more accumulate, or recompute = true", bytes >> 20, use_.in_use >> 20));
       use_.held += bytes;
     }
@@ -53,10 +60,11 @@ class Cache {
     return p;
   }
   void give(void* p, std::size_t wanted) {
-    const std::size_t bytes = size_class(wanted);
+    const std::size_t bytes = class_of(wanted);
     std::lock_guard lock(mutex_);
     use_.in_use -= bytes;
     free_[bytes].push_back(p);
+    if (queue_.device == Device::cuda) release();
   }
   void release_unused() {
     std::lock_guard lock(mutex_);
@@ -72,22 +80,28 @@ class Cache {
   }
 
  private:
+  std::size_t class_of(std::size_t bytes) const { return queue_.device == Device::cuda ? bytes : size_class(bytes); }
   void release() {
     for (auto& [bytes, shelf] : free_) {
-      for (void* p : shelf) std::free(p);
+      for (void* p : shelf) to_system(queue_, p);
       use_.held -= bytes * shelf.size();
       shelf.clear();
     }
   }
+  const Queue queue_;
   std::mutex mutex_;
   std::map<std::size_t, std::vector<void*>> free_;
   MemoryUse use_;
 };
 
 Cache& cache_of(const Queue& queue) {
+  static Cache& cpu = *new Cache(Queue{});  // outlives every tensor, static ones too
+  if (queue.device == Device::cpu) return cpu;
   require_device(queue);
-  static Cache& cpu = *new Cache;  // outlives every tensor, static ones too
-  return cpu;
+  static auto& others = *new std::map<std::pair<int, void*>, Cache>;
+  static std::mutex mutex;
+  std::lock_guard lock(mutex);
+  return others.try_emplace({queue.index, queue.stream}, queue).first->second;
 }
 
 }  // namespace
@@ -103,7 +117,8 @@ void reset_memory_peak(const Queue& queue) { cache_of(queue).reset_peak(); }
 void release_cached_memory(const Queue& queue) { cache_of(queue).release_unused(); }
 
 void require_device(const Queue& queue) {
-  if (queue.device == Device::cuda && !build::kCuda) throw ResourceError("device cuda: this build has no CUDA; use --device cpu");
+  if (queue.device == Device::cpu) return;
+  if (const std::string reason = cuda::why_not(queue); !reason.empty()) throw ResourceError("device cuda: " + reason);
 }
 
 }  // namespace lc

@@ -1,5 +1,6 @@
 // Memory has an owner: a cache of size classes per queue. Blocks go back to the cache, not to the system; after the first step of a
-// stage (run on its longest batch) the cache hardly grows. On the CPU large blocks lie on huge pages.
+// stage (run on its longest batch) the cache hardly grows. On the CPU large blocks lie on huge pages. On CUDA the driver's stream-ordered
+// pool is the cache, and a block is exactly as large as asked for.
 #pragma once
 #include <cstddef>
 #include <memory>

@@ -142,8 +142,8 @@ void Parameters::zero_moments() {
 
 void Parameters::refresh_storage() {
   if (!storage_) return;
-  require_cpu(queue_);
-  kernels::convert<Device::cpu>(queue_, kernels::Convert<float, bf16>{{master_.get(), size_ / kSlice, kSlice, kSlice}, {storage_.get(), size_ / kSlice, kSlice, kSlice}});
+  const kernels::Convert<float, bf16> all{{master_.get(), size_ / kSlice, kSlice, kSlice}, {storage_.get(), size_ / kSlice, kSlice, kSlice}};
+  on(queue_, [&]<Device D>() { kernels::convert<D>(queue_, all); });
 }
 
 const NamedParameter* Parameters::find(const std::string& name) const {
@@ -164,22 +164,21 @@ std::vector<kernels::Segment> Parameters::segments(float decay) const {
 }
 
 void Parameters::adamw(float lr, float decay, std::int64_t step, const Tensor& clip_factor) {
-  require_cpu(queue_);
   const std::vector<kernels::Segment> table = segments(decay);
   const auto run = [&]<class T>(T* storage) {
     kernels::AdamW<T> a;
     a.master = master_.get(), a.moment1 = moment1_.get(), a.moment2 = moment2_.get(), a.gradient = gradients_.get(), a.storage = storage;
     a.segments = table.data(), a.count = static_cast<std::int64_t>(table.size()), a.clip_factor = clip_factor.data<float>(), a.lr = lr, a.step = step;
-    kernels::adamw<Device::cpu>(queue_, a);
+    on(queue_, [&]<Device D>() { kernels::adamw<D>(queue_, a); });
   };
   if (storage_) run(storage_.get());
   else run(static_cast<float*>(nullptr));
 }
 
 void Parameters::gradient_norm(float clip, const Tensor& norm, const Tensor& clip_factor) const {
-  require_cpu(queue_);
   const std::vector<kernels::Segment> table = segments(0);
-  kernels::gradient_norm<Device::cpu>(queue_, {gradients_.get(), table.data(), static_cast<std::int64_t>(table.size()), clip, norm.data<float>(), clip_factor.data<float>()});
+  const kernels::GradientNorm a{gradients_.get(), table.data(), static_cast<std::int64_t>(table.size()), clip, norm.data<float>(), clip_factor.data<float>()};
+  on(queue_, [&]<Device D>() { kernels::gradient_norm<D>(queue_, a); });
 }
 
 }  // namespace lc

@@ -15,8 +15,7 @@ bool overlap(const Range& a, const Range& b) { return a.first < b.second && b.fi
 
 // to += from (or =), whatever their types.
 void move_into(const Tensor& to, const Tensor& from, kernels::Into into) {
-  require_cpu(to.queue());
-  const auto run = [&]<class From, class To>() { kernels::convert<Device::cpu>(to.queue(), kernels::Convert<From, To>{from.view<const From>(), to.view<To>(), into}); };
+  const auto run = [&]<class From, class To>() { on(to.queue(), [&]<Device D>() { kernels::convert<D>(to.queue(), kernels::Convert<From, To>{from.view<const From>(), to.view<To>(), into}); }); };
   if (from.dtype() == DType::f32) to.dtype() == DType::f32 ? run.operator()<float, float>() : run.operator()<float, bf16>();
   else to.dtype() == DType::f32 ? run.operator()<bf16, float>() : run.operator()<bf16, bf16>();
 }
@@ -104,11 +103,11 @@ Tensor Tape::recompute(const std::vector<Tensor>& inputs, const std::vector<std:
       if (!gradient) continue;
       if (plain[i].dtype() == DType::f32) {
         const auto g = d.to<float>(i);
-        kernels::convert<Device::cpu>(dout.queue(), kernels::Convert<float, float>{gradient.view<const float>(), g.to, g.into});
+        on(dout.queue(), [&]<Device D>() { kernels::convert<D>(dout.queue(), kernels::Convert<float, float>{gradient.view<const float>(), g.to, g.into}); });
       } else {
         const auto g = d.to<bf16>(i);
         const Tensor rounded = gradient.to(DType::bf16);
-        kernels::convert<Device::cpu>(dout.queue(), kernels::Convert<bf16, bf16>{rounded.view<const bf16>(), g.to, g.into});
+        on(dout.queue(), [&]<Device D>() { kernels::convert<D>(dout.queue(), kernels::Convert<bf16, bf16>{rounded.view<const bf16>(), g.to, g.into}); });
       }
     }
   });

@@ -6,6 +6,7 @@
 
 #include "engine/errors.h"
 #include "engine/memory.h"
+#include "kernels/cuda/device.h"
 
 namespace lc {
 
@@ -36,8 +37,8 @@ std::string Shape::text() const {
 }
 
 Tensor Tensor::empty(const Shape& shape, DType type, const Queue& queue) {
-  constexpr std::int64_t kRowGranule = 64;  // matrix products may read and write whole granules of rows
-  const std::int64_t rows = shape.rank() < 2 ? 1 : (shape.rows() + kRowGranule - 1) / kRowGranule * kRowGranule;
+  const std::int64_t granule = queue.device == Device::cpu ? 64 : 1;  // the CPU's matrix products may read and write whole granules of rows
+  const std::int64_t rows = shape.rank() < 2 ? 1 : (shape.rows() + granule - 1) / granule * granule;
   Tensor t;
   t.storage_ = allocate(queue, static_cast<std::size_t>(std::max<std::int64_t>(1, rows * shape.columns())) * size_of(type));
   t.shape_ = shape, t.stride_ = shape.columns(), t.dtype_ = type, t.queue_ = queue;
@@ -57,7 +58,8 @@ Tensor Tensor::from_bytes(const void* values, std::size_t bytes, const Shape& sh
     throw ShapeError(fmt::format("tensor: wanted {} elements for {}, got {}", shape.count(), shape.text(), bytes / size_of(type)));
   }
   Tensor t = empty(shape, type, queue);
-  if (bytes) std::memcpy(t.raw(), values, bytes);
+  if (queue.device == Device::cuda) cuda::upload(queue, t.raw(), values, {bytes, 1, bytes, bytes});
+  else if (bytes) std::memcpy(t.raw(), values, bytes);
   return t;
 }
 
@@ -97,6 +99,7 @@ void* Tensor::checked(DType type) const {
 void Tensor::copy_to_host(void* out, DType type) const {
   const std::byte* from = static_cast<const std::byte*>(checked(type));
   const std::size_t row = static_cast<std::size_t>(columns()) * size_of(dtype_), step = static_cast<std::size_t>(stride_) * size_of(dtype_);
+  if (queue_.device == Device::cuda) return cuda::download(queue_, out, from, {row, static_cast<std::size_t>(rows()), row, step});
   for (std::int64_t i = 0; row > 0 && i < rows(); ++i) std::memcpy(static_cast<std::byte*>(out) + i * row, from + i * step, row);
 }
 
@@ -109,9 +112,10 @@ Tensor Tensor::to(DType type) const {
   if (type == dtype_) return *this;
   require_storage_type("convert", *this);
   Tensor t = empty(shape_, type, queue_);
-  require_cpu(queue_);
-  if (type == DType::bf16) kernels::convert<Device::cpu>(queue_, kernels::Convert<float, bf16>{view<const float>(), t.view<bf16>(), kernels::Into::write});
-  else kernels::convert<Device::cpu>(queue_, kernels::Convert<bf16, float>{view<const bf16>(), t.view<float>(), kernels::Into::write});
+  on(queue_, [&]<Device D>() {
+    if (type == DType::bf16) kernels::convert<D>(queue_, kernels::Convert<float, bf16>{view<const float>(), t.view<bf16>(), kernels::Into::write});
+    else kernels::convert<D>(queue_, kernels::Convert<bf16, float>{view<const bf16>(), t.view<float>(), kernels::Into::write});
+  });
   return t;
 }
 
@@ -119,6 +123,7 @@ void Tensor::fill_zero() const {
   if (!storage_) return;
   std::byte* p = storage_.get();
   const std::size_t row = static_cast<std::size_t>(columns()) * size_of(dtype_), step = static_cast<std::size_t>(stride_) * size_of(dtype_);
+  if (queue_.device == Device::cuda) return cuda::clear(queue_, p, {row, static_cast<std::size_t>(rows()), step, 0});
   for (std::int64_t i = 0; i < rows(); ++i) std::memset(p + i * step, 0, row);
 }
 
@@ -139,8 +144,6 @@ Tensor Tensor::recorded(Tape* tape, int slot) const {
   t.tape_ = tape, t.slot_ = slot;
   return t;
 }
-
-void require_cpu(const Queue& queue) { require_device(queue); }
 
 void require_storage_type(const char* word, const Tensor& x) {
   if (x.dtype() != DType::f32 && x.dtype() != DType::bf16) throw ShapeError(fmt::format("{}: wanted f32 or bf16, got {}", word, name_of(x.dtype())));

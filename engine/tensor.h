@@ -104,13 +104,17 @@ class Tensor {
   std::shared_ptr<Leaf> leaf_;
 };
 
-void require_cpu(const Queue& queue);  // ResourceError when the queue's device is not built in
-
-// Runs f<Device, T>() for a queue and a storage type: the one place where the device is chosen.
+// Runs f<Device>() where a queue says: the one place where the device is chosen. The queue's device was asked for when its memory was.
+template <class F> void on(const Queue& queue, F&& f) {
+  if (queue.device == Device::cuda) f.template operator()<Device::cuda>();
+  else f.template operator()<Device::cpu>();
+}
+// Runs f<Device, T>() for a queue and a storage type.
 template <class F> void on(const Queue& queue, DType type, F&& f) {
-  require_cpu(queue);
-  if (type == DType::bf16) f.template operator()<Device::cpu, bf16>();
-  else f.template operator()<Device::cpu, float>();
+  on(queue, [&]<Device D>() {
+    if (type == DType::bf16) f.template operator()<D, bf16>();
+    else f.template operator()<D, float>();
+  });
 }
 void require_storage_type(const char* word, const Tensor& x);  // f32 or bf16, else ShapeError
 

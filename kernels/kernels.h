@@ -11,15 +11,15 @@ namespace lc::kernels {
 template <class T> struct Rows {  // row i is data[i·stride … i·stride + columns)
   T* data = nullptr;
   std::int64_t rows = 0, columns = 0, stride = 0;
-  T* row(std::int64_t i) const { return data + i * stride; }
-  operator Rows<const T>() const { return {data, rows, columns, stride}; }
+  constexpr T* row(std::int64_t i) const { return data + i * stride; }
+  constexpr operator Rows<const T>() const { return {data, rows, columns, stride}; }
 };
 
 enum class Into : std::uint8_t { write, add };
 template <class T> struct Gradient {  // data null: not wanted
   Rows<T> to;
   Into into = Into::write;
-  explicit operator bool() const { return to.data != nullptr; }
+  constexpr explicit operator bool() const { return to.data != nullptr; }
 };
 
 // Sequences end to end; kv_of only for queries that read another sequence's keys (null: sequence b reads key sequence b).

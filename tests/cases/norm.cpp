@@ -131,7 +131,7 @@ OpCase unit(const std::string& name, std::int64_t rows, std::int64_t columns) {
 OpCase unit_with_zero_rows() {
   OpCase c = unit("unit length, zero rows", 2, 33);
   c.run = [](const std::vector<Tensor>& in) {
-    return l2_normalize(rows_add(Tensor::zeros({4, 33}, in[0].dtype()), in[0], ids_of({1, 3})));
+    return l2_normalize(rows_add(Tensor::zeros({4, 33}, in[0].dtype(), in[0].queue()), in[0], ids_of({1, 3})));
   };
   c.reference = [](const std::vector<Values>& in) {
     const Values z = unit_rows(in[0], 33);

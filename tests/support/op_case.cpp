@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cmath>
 #include <random>
+#include <utility>
 
 #include "engine/errors.h"
 #include "engine/tape.h"
@@ -37,9 +38,9 @@ Values normal(std::int64_t count, std::mt19937_64& random, double scale = 1, dou
 }
 DType type_of(const Input& input, DType storage) { return input.role == Role::vector ? DType::f32 : storage; }
 
-Tensor tensor_of(const Values& v, const Shape& shape, DType type) {
+Tensor tensor_of(const Values& v, const Shape& shape, DType type, const Queue& queue = {}) {
   const std::vector<float> f(v.begin(), v.end());
-  return Tensor::from(std::span<const float>(f), shape).to(type);
+  return Tensor::from(std::span<const float>(f), shape, queue).to(type);
 }
 Values values_of(const Tensor& t) {
   const std::vector<float> f = t.to(DType::f32).to_host<float>();
@@ -51,16 +52,45 @@ struct Run {
   std::vector<Values> gradients;  // empty where not differentiable
 };
 
-Run run_once(const OpCase& c, const std::vector<Values>& inputs, const Values& upstream, DType storage) {
+struct Problem {  // random numbers for a case, already rounded to the storage type, and what is wanted
+  DType storage;
+  std::vector<Values> inputs;
+  Values wanted, upstream;
+};
+
+Problem problem_of(const OpCase& c, DType storage) {
+  std::mt19937_64 random(4242);
+  Problem p{storage, {}, {}, {}};
+  for (const Input& input : c.inputs) {
+    const Values v = normal(input.shape.count(), random, input.scale, input.offset);
+    p.inputs.push_back(values_of(tensor_of(v, input.shape, type_of(input, storage))));  // rounded, so a tolerance measures the kernel
+  }
+  p.wanted = c.reference(p.inputs);
+  p.upstream = normal(static_cast<std::int64_t>(p.wanted.size()), random);
+  if (p.wanted.size() == 1) p.upstream[0] = 0.75;  // a loss
+  for (double& u : p.upstream) u = to_float(from_float<bf16>(static_cast<float>(u)));  // exact in both storage types
+  return p;
+}
+
+struct WithTestQueue {  // for as long as it lives
+  explicit WithTestQueue(const Queue& queue) { before = std::exchange(test_queue(), queue); }
+  WithTestQueue(const WithTestQueue&) = delete;
+  ~WithTestQueue() { test_queue() = before; }
+  Queue before;
+};
+
+Run run_once(const OpCase& c, const Problem& p, const Queue& queue = {}) {
+  const WithTestQueue here(queue);
+  const std::vector<Values>& inputs = p.inputs;
   Tape tape;
   std::vector<Tensor> in;
   for (std::size_t i = 0; i < inputs.size(); ++i) {
-    const Tensor t = tensor_of(inputs[i], c.inputs[i].shape, type_of(c.inputs[i], storage));
+    const Tensor t = tensor_of(inputs[i], c.inputs[i].shape, type_of(c.inputs[i], p.storage), queue);
     in.push_back(c.inputs[i].differentiable ? tape.watch(t) : t);
   }
   const Tensor out = c.run(in);
   Run r{values_of(out), {}};
-  const Tensor seed = tensor_of(upstream, out.shape(), out.dtype());
+  const Tensor seed = tensor_of(p.upstream, out.shape(), out.dtype(), queue);
   if (out.tape()) tape.backward({{out, seed}});
   for (std::size_t i = 0; i < in.size(); ++i) {
     const Tensor g = c.inputs[i].differentiable ? tape.gradient(in[i]) : Tensor();
@@ -100,36 +130,61 @@ void check_gradient(const OpCase& c, const std::vector<Values>& inputs, std::siz
   }
 }
 
+void expect_equal_bits(const OpCase& c, const Run& run, const Run& other, const std::string& between) {
+  EXPECT_EQ(run.output, other.output) << "output differs between " << between;
+  for (std::size_t i = 0; i < c.inputs.size(); ++i) {
+    EXPECT_EQ(run.gradients[i], other.gradients[i]) << "gradient of " << c.inputs[i].name << " differs between " << between;
+  }
+}
+
+// One run against the double reference and its differences.
+void judge(const OpCase& c, const Problem& p, const Run& run) {
+  const bool low = p.storage == DType::bf16;
+  ASSERT_EQ(run.output.size(), p.wanted.size());
+  EXPECT_LE(norm(minus(run.output, p.wanted)), (low ? c.tolerance_bf16 : c.tolerance) * norm(p.wanted) + 1e-7);
+  for (std::size_t i = 0; i < p.inputs.size(); ++i) {
+    if (!c.inputs[i].differentiable) continue;
+    ASSERT_EQ(run.gradients[i].size(), p.inputs[i].size());
+    check_gradient(c, p.inputs, i, p.upstream, run.gradients[i], low ? c.gradient_tolerance_bf16 : c.gradient_tolerance);
+  }
+}
+
 void check_as(const OpCase& c, DType storage) {
   SCOPED_TRACE(fmt::format("{} / {} in {}", c.word, c.name, name_of(storage)));
-  std::mt19937_64 random(4242);
-  std::vector<Values> inputs;
-  for (const Input& input : c.inputs) {
-    const Values v = normal(input.shape.count(), random, input.scale, input.offset);
-    inputs.push_back(values_of(tensor_of(v, input.shape, type_of(input, storage))));  // rounded, so a tolerance measures the kernel
-  }
-  const Values wanted = c.reference(inputs);
-  const bool loss = wanted.size() == 1;
-  Values upstream = normal(static_cast<std::int64_t>(wanted.size()), random);
-  if (loss) upstream[0] = 0.75;
-  for (double& u : upstream) u = to_float(from_float<bf16>(static_cast<float>(u)));  // exact in both storage types
-
+  const Problem p = problem_of(c, storage);
   const int threads = omp_get_max_threads();
   omp_set_num_threads(2);
-  const Run run = run_once(c, inputs, upstream, storage);
+  const Run run = run_once(c, p);
   omp_set_num_threads(1);
-  const Run alone = run_once(c, inputs, upstream, storage);
+  const Run alone = run_once(c, p);
   omp_set_num_threads(threads);
 
-  ASSERT_EQ(run.output.size(), wanted.size());
-  EXPECT_EQ(run.output, alone.output) << "output differs between one and two threads";
-  const double tolerance = storage == DType::bf16 ? c.tolerance_bf16 : c.tolerance;
-  EXPECT_LE(norm(minus(run.output, wanted)), tolerance * norm(wanted) + 1e-7);
-  for (std::size_t i = 0; i < inputs.size(); ++i) {
-    if (!c.inputs[i].differentiable) continue;
-    EXPECT_EQ(run.gradients[i], alone.gradients[i]) << "gradient of " << c.inputs[i].name << " differs between one and two threads";
-    ASSERT_EQ(run.gradients[i].size(), inputs[i].size());
-    check_gradient(c, inputs, i, upstream, run.gradients[i], storage == DType::bf16 ? c.gradient_tolerance_bf16 : c.gradient_tolerance);
+  expect_equal_bits(c, run, alone, "one and two threads");
+  judge(c, p, run);
+}
+
+// Two kernels that round at other places may each be off by the tolerance.
+void expect_near(const Values& got, const Values& other, double tolerance, const std::string& what) {
+  ASSERT_EQ(got.size(), other.size()) << what;
+  EXPECT_LE(norm(minus(got, other)), 2 * tolerance * norm(other) + 1e-6) << what << ": CUDA against the CPU";
+}
+
+void check_both_as(const OnBoth& both, DType storage, const std::vector<std::function<void()>>& settings) {
+  const OpCase& c = both.cpu;
+  SCOPED_TRACE(fmt::format("{} / {} in {} on CUDA", c.word, c.name, name_of(storage)));
+  const Problem p = problem_of(c, storage);
+  const Run cpu = run_once(c, p);
+  std::vector<Run> runs;
+  for (const auto& set : settings) {
+    set();
+    runs.push_back(run_once(both.cuda, p, Queue{Device::cuda}));
+  }
+  for (const Run& run : runs) expect_equal_bits(c, run, runs[0], "two settings of CUDA");
+  judge(c, p, runs[0]);
+  const bool low = storage == DType::bf16;
+  expect_near(runs[0].output, cpu.output, low ? c.tolerance_bf16 : c.tolerance, "output");
+  for (std::size_t i = 0; i < p.inputs.size(); ++i) {
+    expect_near(runs[0].gradients[i], cpu.gradients[i], low ? c.gradient_tolerance_bf16 : c.gradient_tolerance, "gradient of " + c.inputs[i].name);
   }
 }
 
@@ -139,6 +194,17 @@ void check(const OpCase& c) {
   if (c.benchmark_only) return;
   check_as(c, DType::f32);
   check_as(c, DType::bf16);
+}
+
+Queue& test_queue() {
+  static Queue queue;
+  return queue;
+}
+
+void check(const OnBoth& c, const std::vector<std::function<void()>>& settings) {
+  if (c.cpu.benchmark_only) return;
+  check_both_as(c, DType::f32, settings);
+  check_both_as(c, DType::bf16, settings);
 }
 
 void check(const WrongCall& c) { EXPECT_THROW(c.call(), ShapeError) << c.word << " / " << c.name; }
@@ -155,14 +221,14 @@ std::vector<std::int32_t> ragged(std::int64_t sequences, std::int64_t longest, s
 PackingPtr packing_of(const std::vector<std::int32_t>& lengths, std::uint64_t first_key, const std::vector<std::int32_t>& kv_of) {
   PackingSpec spec{lengths, {}, kv_of};
   for (std::size_t b = 0; b < lengths.size(); ++b) spec.keys.push_back(sequence_key(Pass::view_a, first_key + 7 * b));
-  return Packing::make(spec);
+  return Packing::make(spec, test_queue());
 }
 
 Tensor random_tensor(const Shape& shape, DType type, std::uint64_t seed, double scale) {
   std::mt19937_64 random(seed);
-  return tensor_of(normal(shape.count(), random, scale), shape, type);
+  return tensor_of(normal(shape.count(), random, scale), shape, type, test_queue());
 }
 
-Tensor ids_of(const std::vector<std::int32_t>& ids) { return Tensor::from(ids); }
+Tensor ids_of(const std::vector<std::int32_t>& ids) { return Tensor::from(ids, test_queue()); }
 
 }  // namespace lc::test

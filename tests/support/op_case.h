@@ -1,5 +1,6 @@
 // One description of an operator at one size gives: CPU against the double reference, gradients against the reference's differences
-// under a random upstream gradient, f32 and bf16, two thread counts (equal bits), wrong shapes. bench/kernels walks the same list.
+// under a random upstream gradient, f32 and bf16, two thread counts (equal bits), wrong shapes; CUDA against both. bench/kernels walks the
+// same list.
 #pragma once
 #include <cstdint>
 #include <functional>
@@ -45,6 +46,14 @@ struct WrongCall {
 
 void check(const OpCase& c);         // GoogleTest expectations
 void check(const WrongCall& c);
+
+// Where the case files put ids, packings and random tensors; check() judges on the CPU.
+Queue& test_queue();
+struct OnBoth {  // the same case built with test_queue() on the CPU and on CUDA
+  OpCase cpu, cuda;
+};
+// CUDA against the double reference and against the CPU, forward and gradients; equal bits after every `setting` (thread orders).
+void check(const OnBoth& c, const std::vector<std::function<void()>>& settings);
 
 // For the case files.
 std::vector<std::int32_t> ragged(std::int64_t sequences, std::int64_t longest, std::uint64_t seed);  // lengths 0 … longest, with a zero and a longest among them

@@ -1,0 +1,42 @@
+// Memory from the device's stream-ordered pool: a piece given back is free for whatever comes later on the same stream, without waiting.
+#include "kernels/cuda/device.h"
+
+#include "kernels/cuda/launch.h"
+
+namespace lc::cuda {
+
+std::string why_not(const Queue& queue) {
+  int count = 0;
+  const cudaError_t error = cudaGetDeviceCount(&count);
+  if (error != cudaSuccess) return std::string("no CUDA device: ") + cudaGetErrorString(error) + "; use --device cpu";
+  if (queue.index >= 0 && queue.index < count) return "";
+  return "no CUDA device " + std::to_string(queue.index) + ": this machine has " + std::to_string(count) + "; use --device cpu";
+}
+
+void* allocate(const Queue& queue, std::size_t bytes) {
+  void* p = nullptr;
+  check("device memory", cudaSetDevice(queue.index));
+  const cudaError_t error = cudaMallocAsync(&p, bytes, stream_of(queue));
+  if (error != cudaErrorMemoryAllocation) check("device memory", error);
+  return error == cudaSuccess ? p : nullptr;
+}
+
+void release(const Queue& queue, void* p) noexcept { cudaFreeAsync(p, stream_of(queue)); }
+
+void upload(const Queue& queue, void* to, const void* from, const Bytes& b) {
+  if (b.width == 0 || b.rows == 0) return;
+  check("upload", cudaMemcpy2DAsync(to, b.to_step, from, b.from_step, b.width, b.rows, cudaMemcpyHostToDevice, stream_of(queue)));
+}
+
+void download(const Queue& queue, void* to, const void* from, const Bytes& b) {
+  if (b.width == 0 || b.rows == 0) return;
+  check("download", cudaMemcpy2DAsync(to, b.to_step, from, b.from_step, b.width, b.rows, cudaMemcpyDeviceToHost, stream_of(queue)));
+  check("download", cudaStreamSynchronize(stream_of(queue)));
+}
+
+void clear(const Queue& queue, void* to, const Bytes& b) {
+  if (b.width == 0 || b.rows == 0) return;
+  check("clear", cudaMemset2DAsync(to, b.to_step, 0, b.width, b.rows, stream_of(queue)));
+}
+
+}  // namespace lc::cuda

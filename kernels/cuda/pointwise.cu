@@ -1,0 +1,139 @@
+// Elementwise work on rows: activation gradients, sums, conversion between storage types. All of it waits for memory.
+#include "kernels/cuda/activation.cuh"
+#include "kernels/cuda/launch.h"
+#include "kernels/cuda/vector.cuh"
+
+namespace lc::kernels {
+namespace {
+
+using cuda::fits;
+using cuda::kWidest;
+using cuda::load;
+using cuda::store;
+
+constexpr int kThreads = 256;
+
+template <class T>
+struct SlopeTimes {
+  ActivationBackward<T> a;
+  template <int N>
+  __device__ void at(std::int64_t row, std::int64_t c) const {
+    float d[N], kept[N];
+    load(d, a.dy.row(row) + c);
+    if (a.activation != Activation::none) {  // kept is otherwise not read
+      load(kept, a.kept.row(row) + c);
+#pragma unroll
+      for (int i = 0; i < N; ++i) d[i] *= cuda::activation_slope(a.activation, kept[i]);
+    }
+    store(d, a.dx.row(row) + c);
+  }
+};
+template <class T>
+struct Plus {
+  Sum<T> a;
+  template <int N>
+  __device__ void at(std::int64_t row, std::int64_t c) const {
+    float x[N], y[N];
+    load(x, a.a.row(row) + c), load(y, a.b.row(row) + c);
+#pragma unroll
+    for (int i = 0; i < N; ++i) x[i] += y[i];
+    store(x, a.y.row(row) + c);
+  }
+};
+template <class From, class To>
+struct Copy {
+  Convert<From, To> a;
+  template <int N>
+  __device__ void at(std::int64_t row, std::int64_t c) const {
+    float x[N], y[N];
+    load(x, a.x.row(row) + c);
+    if (a.into == Into::add) {
+      load(y, a.y.row(row) + c);
+#pragma unroll
+      for (int i = 0; i < N; ++i) x[i] += y[i];
+    }
+    store(x, a.y.row(row) + c);
+  }
+};
+
+// elementwise_kernel: every thread does N neighbouring columns of one row.
+// in, out  what f names, each read and written once
+// grid (rows · columns / N / 256)   block 256   shared none
+template <int N, class F>
+__global__ void __launch_bounds__(kThreads) elementwise_kernel(F f, std::int64_t vectors_per_row, std::int64_t vectors) {
+  const std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * kThreads + threadIdx.x;
+  if (i >= vectors) return;
+  const std::int64_t row = vectors_per_row == vectors ? 0 : i / vectors_per_row;
+  f.template at<N>(row, (i - row * vectors_per_row) * N);
+}
+
+// Rows that follow each other without gaps are one long row.
+template <class T>
+void join(Rows<T>& x) {
+  x = {x.data, 1, x.rows * x.columns, x.rows * x.columns};
+}
+
+template <class F, class... T>
+void for_elements(const char* name, const Queue& queue, const F& f, Rows<T>&... operand) {
+  if (((operand.stride == operand.columns) && ...)) (join(operand), ...);
+  const std::int64_t rows = std::max({operand.rows...}), columns = std::max({operand.columns...});
+  constexpr int kN = kWidest<T...>;
+  const bool wide = (fits(operand, kN) && ...);
+  const std::int64_t per_row = wide ? columns / kN : columns, vectors = rows * per_row;
+  const cuda::Grid grid{static_cast<unsigned>(cuda::ceil_div(vectors, kThreads)), kThreads};
+  cuda::launch(name, wide ? elementwise_kernel<kN, F> : elementwise_kernel<1, F>, grid, queue, f, per_row, vectors);
+}
+
+template <class T>
+void activation_backward_on(const Queue& queue, const ActivationBackward<T>& arguments) {
+  SlopeTimes<T> f{arguments};
+  if (f.a.activation == Activation::none) f.a.kept = f.a.dy;
+  for_elements("activation_backward_kernel", queue, f, f.a.dy, f.a.kept, f.a.dx);
+}
+template <class T>
+void sum_on(const Queue& queue, const Sum<T>& arguments) {
+  Plus<T> f{arguments};
+  for_elements("sum_kernel", queue, f, f.a.a, f.a.b, f.a.y);
+}
+template <class From, class To>
+void convert_on(const Queue& queue, const Convert<From, To>& arguments) {
+  Copy<From, To> f{arguments};
+  for_elements("convert_kernel", queue, f, f.a.x, f.a.y);
+}
+
+}  // namespace
+
+template <>
+void activation_backward<Device::cuda, float>(Queue queue, const ActivationBackward<float>& a) {
+  activation_backward_on(queue, a);
+}
+template <>
+void activation_backward<Device::cuda, bf16>(Queue queue, const ActivationBackward<bf16>& a) {
+  activation_backward_on(queue, a);
+}
+template <>
+void sum<Device::cuda, float>(Queue queue, const Sum<float>& a) {
+  sum_on(queue, a);
+}
+template <>
+void sum<Device::cuda, bf16>(Queue queue, const Sum<bf16>& a) {
+  sum_on(queue, a);
+}
+template <>
+void convert<Device::cuda, float, float>(Queue queue, const Convert<float, float>& a) {
+  convert_on(queue, a);
+}
+template <>
+void convert<Device::cuda, float, bf16>(Queue queue, const Convert<float, bf16>& a) {
+  convert_on(queue, a);
+}
+template <>
+void convert<Device::cuda, bf16, float>(Queue queue, const Convert<bf16, float>& a) {
+  convert_on(queue, a);
+}
+template <>
+void convert<Device::cuda, bf16, bf16>(Queue queue, const Convert<bf16, bf16>& a) {
+  convert_on(queue, a);
+}
+
+}  // namespace lc::kernels

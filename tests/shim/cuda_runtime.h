@@ -1,0 +1,129 @@
+// The twin of CUDA's cuda_runtime.h: the part of CUDA that our kernels use, on the host. Only tests find it before the real one.
+// There is no __shared__: arrays of a fixed size would escape the NaN filling and the bounds; kernels use ptx::dynamic_shared<T>().
+#pragma once
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <tuple>
+#include <utility>
+
+#include "tests/shim/shim.h"
+
+#define __global__
+#define __device__
+#define __host__
+#define __forceinline__ inline __attribute__((always_inline))
+#define __launch_bounds__(...)
+
+inline void __syncthreads(shim::Site s = shim::Site::current()) { shim::block_barrier(s); }
+inline void __syncwarp(unsigned m = ~0u, shim::Site s = shim::Site::current()) {
+  shim::want_full_mask(m);
+  shim::collective(shim::WarpOp::syncwarp, nullptr, 0, nullptr, s);
+}
+template <class T>
+T __shfl_sync(unsigned m, T v, int from, int width = 32, shim::Site s = shim::Site::current()) {
+  shim::want_full_mask(m);
+  return shim::shuffle(v, (shim::lane() & ~(width - 1)) | (from & (width - 1)), s);
+}
+template <class T>
+T __shfl_xor_sync(unsigned m, T v, int x, int width = 32, shim::Site s = shim::Site::current()) {
+  shim::want_full_mask(m);
+  const int lane = shim::lane(), from = lane ^ x;
+  return shim::shuffle(v, (from & ~(width - 1)) > (lane & ~(width - 1)) ? lane : from, s);
+}
+template <class T>
+T __shfl_up_sync(unsigned m, T v, int d, int width = 32, shim::Site s = shim::Site::current()) {
+  shim::want_full_mask(m);
+  const int lane = shim::lane();
+  return shim::shuffle(v, (lane & (width - 1)) >= d ? lane - d : lane, s);
+}
+template <class T>
+T __shfl_down_sync(unsigned m, T v, int d, int width = 32, shim::Site s = shim::Site::current()) {
+  shim::want_full_mask(m);
+  const int lane = shim::lane();
+  return shim::shuffle(v, (lane & (width - 1)) + d < width ? lane + d : lane, s);
+}
+inline unsigned __ballot_sync(unsigned m, int p, shim::Site s = shim::Site::current()) {
+  shim::want_full_mask(m);
+  const std::uint32_t bit = p != 0;
+  const auto all = [](shim::Slot& t) {
+    std::uint32_t r = 0;
+    for (int i = 0; i < 32; ++i) r |= t.in[i][0] << i;
+    for (auto& o : t.out) o[0] = r;
+  };
+  return shim::collective(shim::WarpOp::ballot, &bit, 4, all, s).out[shim::lane()][0];
+}
+template <class T>
+T atomicAdd(T* p, T v) {
+  return std::atomic_ref<T>(*p).fetch_add(v, std::memory_order_relaxed);
+}
+inline int __popc(unsigned x) { return __builtin_popcount(x); }
+inline int __ffs(int x) { return __builtin_ffs(x); }
+inline float rsqrtf(float x) { return 1.0f / std::sqrt(x); }
+using std::max;
+using std::min;
+
+enum cudaError_t {
+  cudaSuccess = 0,
+  cudaErrorInvalidValue = 1,
+  cudaErrorMemoryAllocation = 2,
+  cudaErrorInvalidConfiguration = 9,
+  cudaErrorInvalidDevice = 101
+};
+const char* cudaGetErrorString(cudaError_t e);
+inline cudaError_t cudaGetLastError() { return cudaSuccess; }
+
+using cudaStream_t = struct CUstream_st*;
+enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
+struct cudaLaunchAttribute;
+struct cudaLaunchConfig_t {
+  dim3 gridDim, blockDim;
+  std::size_t dynamicSmemBytes = 0;
+  cudaStream_t stream = nullptr;
+  cudaLaunchAttribute* attrs = nullptr;
+  unsigned numAttrs = 0;
+};
+template <class T>
+cudaError_t cudaFuncSetAttribute(T* kernel, cudaFuncAttribute, int bytes) {
+  return cudaError_t(shim::allow_shared(reinterpret_cast<const void*>(kernel), bytes));
+}
+template <class... P, class... A>
+cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* c, void (*kernel)(P...), A&&... args) {
+  struct Call {
+    void (*kernel)(P...);
+    std::tuple<P...> args;
+  } call{kernel, {std::forward<A>(args)...}};
+  const shim::Body body = [](void* p) { std::apply(static_cast<Call*>(p)->kernel, static_cast<Call*>(p)->args); };
+  return cudaError_t(shim::run_grid({c->gridDim, c->blockDim, c->dynamicSmemBytes, reinterpret_cast<const void*>(kernel), body, &call}));
+}
+
+// Device memory is host memory, filled with NaN bytes, exactly as large as asked for, with a canary behind that every launch checks.
+cudaError_t cudaMalloc(void** p, std::size_t bytes);
+cudaError_t cudaFree(void* p);
+inline cudaError_t cudaMallocAsync(void** p, std::size_t bytes, cudaStream_t) { return cudaMalloc(p, bytes); }
+inline cudaError_t cudaFreeAsync(void* p, cudaStream_t) { return cudaFree(p); }
+enum cudaMemcpyKind { cudaMemcpyHostToDevice = 1, cudaMemcpyDeviceToHost = 2, cudaMemcpyDeviceToDevice = 3 };
+inline cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaMemcpyKind, cudaStream_t) {
+  if (bytes) std::memcpy(to, from, bytes);
+  return cudaSuccess;
+}
+inline cudaError_t cudaMemsetAsync(void* to, int value, std::size_t bytes, cudaStream_t) {
+  if (bytes) std::memset(to, value, bytes);
+  return cudaSuccess;
+}
+inline cudaError_t cudaMemcpy2DAsync(void* to, std::size_t to_step, const void* from, std::size_t from_step, std::size_t width,
+                                     std::size_t height, cudaMemcpyKind, cudaStream_t) {
+  for (std::size_t i = 0; width && i < height; ++i)
+    std::memcpy(static_cast<char*>(to) + i * to_step, static_cast<const char*>(from) + i * from_step, width);
+  return cudaSuccess;
+}
+inline cudaError_t cudaMemset2DAsync(void* to, std::size_t step, int value, std::size_t width, std::size_t height, cudaStream_t) {
+  for (std::size_t i = 0; width && i < height; ++i) std::memset(static_cast<char*>(to) + i * step, value, width);
+  return cudaSuccess;
+}
+inline cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
+inline cudaError_t cudaGetDeviceCount(int* count) {
+  *count = 1;
+  return cudaSuccess;
+}
+inline cudaError_t cudaSetDevice(int index) { return index == 0 ? cudaSuccess : cudaErrorInvalidDevice; }
