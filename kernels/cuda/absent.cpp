@@ -14,31 +14,106 @@ namespace {
 
 }  // namespace
 
-template <Device D, class T> void activation_backward(Queue, const ActivationBackward<T>&) { absent("activation_backward"); }
-template <Device D, class T> void sum(Queue, const Sum<T>&) { absent("sum"); }
-template <Device D, class From, class To> void convert(Queue, const Convert<From, To>&) { absent("convert"); }
-template <Device D, class T> void linear_forward(Queue, const LinearForward<T>&) { absent("linear_forward"); }
-template <Device D, class T> void linear_input_gradient(Queue, const LinearInputGradient<T>&) { absent("linear_input_gradient"); }
-template <Device D, class T> void linear_weight_gradient(Queue, const LinearWeightGradient<T>&) { absent("linear_weight_gradient"); }
-template <Device D, class T> void residual_norm_forward(Queue, const ResidualNormForward<T>&) { absent("residual_norm_forward"); }
-template <Device D, class T> void residual_norm_backward(Queue, const ResidualNormBackward<T>&) { absent("residual_norm_backward"); }
-template <Device D, class T> void l2_normalize_forward(Queue, const L2NormalizeForward<T>&) { absent("l2_normalize_forward"); }
-template <Device D, class T> void l2_normalize_backward(Queue, const L2NormalizeBackward<T>&) { absent("l2_normalize_backward"); }
-template <Device D, class T> void attention_forward(Queue, const AttentionForward<T>&) { absent("attention_forward"); }
-template <Device D, class T> void attention_backward(Queue, const AttentionBackward<T>&) { absent("attention_backward"); }
-template <Device D, class T> void rows_take(Queue, const RowsTake<T>&) { absent("rows_take"); }
-template <Device D, class T> void rows_add(Queue, const RowsAdd<T>&) { absent("rows_add"); }
-template <Device D, class T> void rank_embedding_forward(Queue, const RankEmbeddingForward<T>&) { absent("rank_embedding_forward"); }
-template <Device D, class T> void rank_embedding_backward(Queue, const RankEmbeddingBackward<T>&) { absent("rank_embedding_backward"); }
-template <Device D, class T> void infonce_forward(Queue, const InfoNceForward<T>&) { absent("infonce_forward"); }
-template <Device D, class T> void infonce_backward(Queue, const InfoNceBackward<T>&) { absent("infonce_backward"); }
-template <Device D, class T> void matching_head_forward(Queue, const MatchingHeadForward<T>&) { absent("matching_head_forward"); }
-template <Device D, class T> void matching_head_backward(Queue, const MatchingHeadBackward<T>&) { absent("matching_head_backward"); }
-template <Device D, class T> void cross_entropy_forward(Queue, const CrossEntropyForward<T>&) { absent("cross_entropy_forward"); }
-template <Device D, class T> void cross_entropy_backward(Queue, const CrossEntropyBackward<T>&) { absent("cross_entropy_backward"); }
-template <Device D> void rank_encoding(Queue, const RankEncoding&) { absent("rank_encoding"); }
-template <Device D, class T> void adamw(Queue, const AdamW<T>&) { absent("adamw"); }
-template <Device D> void gradient_norm(Queue, const GradientNorm&) { absent("gradient_norm"); }
+template <Device D, class T>
+void activation_backward(Queue, const ActivationBackward<T>&) {
+  absent("activation_backward");
+}
+template <Device D, class T>
+void sum(Queue, const Sum<T>&) {
+  absent("sum");
+}
+template <Device D, class From, class To>
+void convert(Queue, const Convert<From, To>&) {
+  absent("convert");
+}
+template <Device D, class T>
+void linear_forward(Queue, const LinearForward<T>&) {
+  absent("linear_forward");
+}
+template <Device D, class T>
+void linear_input_gradient(Queue, const LinearInputGradient<T>&) {
+  absent("linear_input_gradient");
+}
+template <Device D, class T>
+void linear_weight_gradient(Queue, const LinearWeightGradient<T>&) {
+  absent("linear_weight_gradient");
+}
+template <Device D, class T>
+void residual_norm_forward(Queue, const ResidualNormForward<T>&) {
+  absent("residual_norm_forward");
+}
+template <Device D, class T>
+void residual_norm_backward(Queue, const ResidualNormBackward<T>&) {
+  absent("residual_norm_backward");
+}
+template <Device D, class T>
+void l2_normalize_forward(Queue, const L2NormalizeForward<T>&) {
+  absent("l2_normalize_forward");
+}
+template <Device D, class T>
+void l2_normalize_backward(Queue, const L2NormalizeBackward<T>&) {
+  absent("l2_normalize_backward");
+}
+template <Device D, class T>
+void attention_forward(Queue, const AttentionForward<T>&) {
+  absent("attention_forward");
+}
+template <Device D, class T>
+void attention_backward(Queue, const AttentionBackward<T>&) {
+  absent("attention_backward");
+}
+template <Device D, class T>
+void rows_take(Queue, const RowsTake<T>&) {
+  absent("rows_take");
+}
+template <Device D, class T>
+void rows_add(Queue, const RowsAdd<T>&) {
+  absent("rows_add");
+}
+template <Device D, class T>
+void rank_embedding_forward(Queue, const RankEmbeddingForward<T>&) {
+  absent("rank_embedding_forward");
+}
+template <Device D, class T>
+void rank_embedding_backward(Queue, const RankEmbeddingBackward<T>&) {
+  absent("rank_embedding_backward");
+}
+template <Device D, class T>
+void infonce_forward(Queue, const InfoNceForward<T>&) {
+  absent("infonce_forward");
+}
+template <Device D, class T>
+void infonce_backward(Queue, const InfoNceBackward<T>&) {
+  absent("infonce_backward");
+}
+template <Device D, class T>
+void matching_head_forward(Queue, const MatchingHeadForward<T>&) {
+  absent("matching_head_forward");
+}
+template <Device D, class T>
+void matching_head_backward(Queue, const MatchingHeadBackward<T>&) {
+  absent("matching_head_backward");
+}
+template <Device D, class T>
+void cross_entropy_forward(Queue, const CrossEntropyForward<T>&) {
+  absent("cross_entropy_forward");
+}
+template <Device D, class T>
+void cross_entropy_backward(Queue, const CrossEntropyBackward<T>&) {
+  absent("cross_entropy_backward");
+}
+template <Device D>
+void rank_encoding(Queue, const RankEncoding&) {
+  absent("rank_encoding");
+}
+template <Device D, class T>
+void adamw(Queue, const AdamW<T>&) {
+  absent("adamw");
+}
+template <Device D>
+void gradient_norm(Queue, const GradientNorm&) {
+  absent("gradient_norm");
+}
 
 template void activation_backward<Device::cuda>(Queue, const ActivationBackward<float>&);
 template void activation_backward<Device::cuda>(Queue, const ActivationBackward<bf16>&);

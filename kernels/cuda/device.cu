@@ -1,6 +1,5 @@
 // Memory from the device's stream-ordered pool: a piece given back is free for whatever comes later on the same stream, without waiting.
 #include "kernels/cuda/device.h"
-
 #include "kernels/cuda/launch.h"
 
 namespace lc::cuda {

@@ -12,11 +12,11 @@ struct Bytes {  // rows of bytes, a step apart in either place
   std::size_t width = 0, rows = 0, to_step = 0, from_step = 0;
 };
 
-std::string why_not(const Queue& queue);                       // "" when work can run there, else the reason
-void* allocate(const Queue& queue, std::size_t bytes);         // null when there is none left
+std::string why_not(const Queue& queue);                // "" when work can run there, else the reason
+void* allocate(const Queue& queue, std::size_t bytes);  // null when there is none left
 void release(const Queue& queue, void* p) noexcept;
 void upload(const Queue& queue, void* to, const void* from, const Bytes& bytes);
 void download(const Queue& queue, void* to, const void* from, const Bytes& bytes);  // waits until the numbers are there
-void clear(const Queue& queue, void* to, const Bytes& bytes);  // from_step is not looked at
+void clear(const Queue& queue, void* to, const Bytes& bytes);                       // from_step is not looked at
 
 }  // namespace lc::cuda

@@ -1,7 +1,6 @@
 // The one place that starts a kernel: names it, asks for its shared memory, checks. No triple brackets, so a .cu file is also valid C++.
 #pragma once
 #include <ptx.cuh>
-
 #include <stdexcept>
 #include <string>
 

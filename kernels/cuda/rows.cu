@@ -65,17 +65,19 @@ template <class T>
 void take_on(const Queue& queue, const RowsTake<T>& a) {
   constexpr int kN = cuda::kWidest<T>;
   const bool wide = cuda::fits(a.x, kN) && cuda::fits(a.y, kN);
-  cuda::launch("rows_take_kernel", wide ? rows_take_kernel<kN, T> : rows_take_kernel<1, T>,
-               grid_of(a.y.rows, a.y.columns, wide ? kN : 1), queue, a);
+  cuda::launch("rows_take_kernel", wide ? rows_take_kernel<kN, T> : rows_take_kernel<1, T>, grid_of(a.y.rows, a.y.columns, wide ? kN : 1),
+               queue, a);
 }
 template <class T>
 void add_on(const Queue& queue, const RowsAdd<T>& a) {
   constexpr int kN = cuda::kWidest<T>;
   const Rows<T>& x = a.x.to;
   const bool wide = cuda::fits(x, kN) && cuda::fits(a.rows, kN);
-  if (a.x.into == Into::write)
-    cuda::launch("rows_clear_kernel", wide ? rows_clear_kernel<kN, T> : rows_clear_kernel<1, T>, grid_of(x.rows, x.columns, wide ? kN : 1), queue, x);
-  cuda::launch("rows_add_kernel", wide ? rows_add_kernel<kN, T> : rows_add_kernel<1, T>, grid_of(a.rows.rows, x.columns, wide ? kN : 1), queue, a);
+  const auto clear = wide ? rows_clear_kernel<kN, T> : rows_clear_kernel<1, T>;
+  const auto add = wide ? rows_add_kernel<kN, T> : rows_add_kernel<1, T>;
+  const int n = wide ? kN : 1;
+  if (a.x.into == Into::write) cuda::launch("rows_clear_kernel", clear, grid_of(x.rows, x.columns, n), queue, x);
+  cuda::launch("rows_add_kernel", add, grid_of(a.rows.rows, x.columns, n), queue, a);
 }
 
 }  // namespace

@@ -45,7 +45,8 @@ constexpr int kWidest = 16 / static_cast<int>(std::max({sizeof(T)...}));  // num
 // Whether every row of x can be cut into aligned vectors of n numbers.
 template <class T>
 bool fits(const kernels::Rows<T>& x, int n) {
-  return x.columns % n == 0 && (x.stride % n == 0 || x.rows <= 1) && reinterpret_cast<std::uintptr_t>(x.data) % (sizeof(T) * static_cast<unsigned>(n)) == 0;
+  return x.columns % n == 0 && (x.stride % n == 0 || x.rows <= 1) &&
+         reinterpret_cast<std::uintptr_t>(x.data) % (sizeof(T) * static_cast<unsigned>(n)) == 0;
 }
 
 }  // namespace lc::cuda

@@ -16,9 +16,7 @@ namespace {
 
 constexpr std::size_t kStack = 256 * 1024, kPage = 4096;  // reserved, not committed; one guard page below
 
-bool same(Site a, Site b) {
-  return a.line() == b.line() && a.column() == b.column() && std::strcmp(a.file_name(), b.file_name()) == 0;
-}
+bool same(Site a, Site b) { return a.line() == b.line() && a.column() == b.column() && std::strcmp(a.file_name(), b.file_name()) == 0; }
 const char* word(WarpOp op) {
   constexpr const char* names[] = {"__syncwarp", "shuffle", "ballot", "mma", "ldmatrix"};
   return names[static_cast<int>(op)];
@@ -46,8 +44,8 @@ std::string stuck() {
   std::string s = "no thread can go on;";
   for (int w = 0; w < b.warp_count; ++w) {
     const Warp& p = *b.warps[static_cast<std::size_t>(w)];
-    if (p.arrived)
-      s += " warp " + std::to_string(w) + ": " + std::to_string(std::popcount(p.arrived)) + " lanes at " + word(p.op) + " " + where(p.site) + ";";
+    const std::string lanes = std::to_string(std::popcount(p.arrived));
+    if (p.arrived) s += " warp " + std::to_string(w) + ": " + lanes + " lanes at " + word(p.op) + " " + where(p.site) + ";";
   }
   if (b.arrived)
     s += " " + std::to_string(b.arrived) + " of " + std::to_string(b.count - b.returned) + " threads at __syncthreads " + where(b.site);
@@ -76,7 +74,10 @@ __attribute__((always_inline)) inline void go_on(bool from_first_warp) {
 void release_barrier() {
   TSAN(++block->token;)
   block->arrived = 0, ++block->epoch;
-  for (int w = 0; w < block->warp_count; ++w) block->warps[static_cast<std::size_t>(w)]->runnable = block->warps[static_cast<std::size_t>(w)]->alive;
+  for (int w = 0; w < block->warp_count; ++w) {
+    Warp& p = *block->warps[static_cast<std::size_t>(w)];
+    p.runnable = p.alive;
+  }
 }
 
 void entry(context::transfer_t t) {
@@ -129,7 +130,8 @@ std::string where(Site site) {
   return file.substr(file.rfind('/') + 1) + ":" + std::to_string(site.line()) + ":" + std::to_string(site.column());
 }
 std::string head() {
-  return std::string(kernel_name) + " block (" + std::to_string(blockIdx.x) + "," + std::to_string(blockIdx.y) + "," + std::to_string(blockIdx.z) + "): ";
+  const std::string at = std::to_string(blockIdx.x) + "," + std::to_string(blockIdx.y) + "," + std::to_string(blockIdx.z);
+  return std::string(kernel_name) + " block (" + at + "): ";
 }
 
 void want_threads(int count) {
@@ -146,7 +148,9 @@ void run_threads() {
 }
 
 void abandon_threads() {
-  TSAN(for (auto& t : block->threads) __tsan_switch_to_fiber(t->tsan, 1), __tsan_release(block->token);
+  TSAN(for (auto& t
+            : block->threads) __tsan_switch_to_fiber(t->tsan, 1),
+       __tsan_release(block->token);
        __tsan_switch_to_fiber(block->host.tsan, 1); __tsan_acquire(block->token);)
   for (auto& t : block->threads) new_context(*t), t->copies.clear(), t->groups.clear();
 }
@@ -167,7 +171,7 @@ Slot& collective(WarpOp op, const void* in, std::size_t bytes, void (*all)(Slot&
   if (!w.arrived) {
     w.op = op, w.site = site;
   } else if (w.op != op || !same(w.site, site)) {
-    fail("warp diverged: this lane at " + std::string(word(op)) + " " + where(site) + ", others wait at " + word(w.op) + " " + where(w.site));
+    fail("warp diverged: this lane at " + std::string(word(op)) + " " + where(site) + ", others at " + word(w.op) + " " + where(w.site));
   }
   Slot& s = w.slots[w.phase & 1];
   for (std::size_t i = 0; i < bytes / 4; ++i) s.in[lane][i] = static_cast<const std::uint32_t*>(in)[i];

@@ -89,6 +89,6 @@ inline constinit thread_local Block* block = nullptr;
 
 std::string where(Site site);  // "attention.cu:12:34"
 std::string head();            // "attention_forward_kernel block (1,2,0): "
-void check_memory_behind();  // throws when a launch wrote behind a piece of device memory
+void check_memory_behind();    // throws when a launch wrote behind a piece of device memory
 
 }  // namespace shim

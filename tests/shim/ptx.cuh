@@ -13,7 +13,8 @@ template <class T>
 T* dynamic_shared() {
   return static_cast<T*>(shim::dynamic_shared());
 }
-inline void mma_bf16(float (&c)[4], const std::uint32_t (&a)[4], std::uint32_t b0, std::uint32_t b1, shim::Site site = shim::Site::current()) {
+inline void mma_bf16(float (&c)[4], const std::uint32_t (&a)[4], std::uint32_t b0, std::uint32_t b1,
+                     shim::Site site = shim::Site::current()) {
   std::uint32_t in[10] = {a[0], a[1], a[2], a[3], b0, b1};
   std::memcpy(in + 6, c, 16);
   const shim::Slot& s = shim::collective(shim::WarpOp::mma, in, sizeof in, shim::mma_all, site);

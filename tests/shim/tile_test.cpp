@@ -1,10 +1,11 @@
 // Tiles in shared memory: two chained products of one block against plain loops, without a bank conflict.
+#include "kernels/cuda/tile.cuh"
+
 #include <gtest/gtest.h>
 
 #include <random>
 
 #include "kernels/cuda/launch.h"
-#include "kernels/cuda/tile.cuh"
 
 namespace lc::cuda {
 namespace {
@@ -25,45 +26,56 @@ __global__ void two_products_kernel(const bf16* x_rows, const bf16* y_rows, int 
   for (int k = 0; k < D; k += 16) {
     std::uint32_t a[4], b[4];
     x.a(a, first, k);
-    for (int n = 0; n < kSize; n += 16) y.b_rows(b, n, k), ptx::mma_bf16(s[n / 8], a, b[0], b[1]), ptx::mma_bf16(s[n / 8 + 1], a, b[2], b[3]);
+    for (int n = 0; n < kSize; n += 16) {
+      y.b_rows(b, n, k);
+      ptx::mma_bf16(s[n / 8], a, b[0], b[1]), ptx::mma_bf16(s[n / 8 + 1], a, b[2], b[3]);
+    }
   }
   Fragment<D / 8> out{};
   for (int k = 0; k < kSize; k += 16) {
     std::uint32_t a[4], b[4];
     a_of_fragments(a, s[k / 8], s[k / 8 + 1]);
-    for (int n = 0; n < D; n += 16) y.b_columns(b, k, n), ptx::mma_bf16(out[n / 8], a, b[0], b[1]), ptx::mma_bf16(out[n / 8 + 1], a, b[2], b[3]);
+    for (int n = 0; n < D; n += 16) {
+      y.b_columns(b, k, n);
+      ptx::mma_bf16(out[n / 8], a, b[0], b[1]), ptx::mma_bf16(out[n / 8 + 1], a, b[2], b[3]);
+    }
   }
   for (int j = 0; j < D / 8; ++j) {
     for (int e = 0; e < 4; ++e) z[(first + lane / 4 + 8 * (e / 2)) * D + 8 * j + 2 * (lane % 4) + e % 2] = out[j][e];
   }
 }
 
-std::vector<bf16> random_rows(int count, unsigned seed) {
+std::vector<float> random_numbers(std::size_t count, unsigned seed) {
   std::mt19937 random(seed);
   std::normal_distribution<float> normal;
-  std::vector<bf16> v(static_cast<std::size_t>(count));
-  for (bf16& x : v) x = from_float<bf16>(normal(random));
+  std::vector<float> v(count);
+  for (float& x : v) x = to_float(from_float<bf16>(normal(random)));
   return v;
+}
+std::vector<bf16> rounded(const std::vector<float>& v) {
+  std::vector<bf16> r;
+  for (const float x : v) r.push_back(from_float<bf16>(x));
+  return r;
 }
 
 template <int D>
 void expect_two_products(int valid) {
-  std::vector<bf16> x = random_rows(kSize * D, 1), y = random_rows(kSize * D, 2);
+  const std::vector<float> x = random_numbers(kSize * D, 1), y = random_numbers(kSize * D, 2);
+  const std::vector<bf16> x_rows = rounded(x), y_rows = rounded(y);
   std::vector<float> z(kSize * D);
   shim::stats = {};
-  launch("two_products_kernel", two_products_kernel<D>, {dim3(1), dim3(kThreads), 2 * Tile<kSize, D>::kBytes}, {}, x.data(), y.data(), valid, z.data());
+  const Grid grid{1, kThreads, 2 * Tile<kSize, D>::kBytes};
+  launch("two_products_kernel", two_products_kernel<D>, grid, {}, x_rows.data(), y_rows.data(), valid, z.data());
   EXPECT_GT(shim::stats.ldmatrix, 0);
   EXPECT_EQ(shim::stats.ldmatrix_extra, 0) << "bank conflicts";
-  for (int i = 0; i < kSize; ++i) {
-    std::vector<double> s(kSize);
-    for (int n = 0; n < kSize; ++n) {
-      for (int k = 0; k < D && i < valid; ++k) s[static_cast<std::size_t>(n)] += to_float(x[static_cast<std::size_t>(i * D + k)]) * to_float(y[static_cast<std::size_t>(n * D + k)]);
+  for (std::size_t i = 0; i < kSize; ++i) {
+    double wanted[D] = {};
+    for (std::size_t n = 0; n < kSize && i < static_cast<std::size_t>(valid); ++n) {
+      double s = 0;
+      for (std::size_t k = 0; k < D; ++k) s += x[i * D + k] * y[n * D + k];
+      for (std::size_t c = 0; c < D; ++c) wanted[c] += s * y[n * D + c];
     }
-    for (int c = 0; c < D; ++c) {
-      double wanted = 0;
-      for (int n = 0; n < kSize; ++n) wanted += s[static_cast<std::size_t>(n)] * to_float(y[static_cast<std::size_t>(n * D + c)]);
-      ASSERT_NEAR(z[static_cast<std::size_t>(i * D + c)], wanted, 0.6) << i << ", " << c;  // of about 100: the products are rounded to bf16
-    }
+    for (std::size_t c = 0; c < D; ++c) ASSERT_NEAR(z[i * D + c], wanted[c], 0.6) << i << ", " << c;  // of about 100: s is rounded to bf16
   }
 }
 

@@ -81,8 +81,10 @@ void copy_async(void* to, const void* from, std::size_t bytes) {
   Cell& c = block->cell(to);
   const int warp = block->current->warp;
   if (c.in_flight) fail("cp.async: the destination has a copy in flight already");
-  if (c.read_epoch == block->epoch && (c.read_warps & ~(1u << warp))) fail("cp.async: overwrites what another warp has read since the last barrier");
-  if (c.write_epoch == block->epoch && c.write_warp != warp) fail("cp.async: overwrites what another warp has written since the last barrier");
+  if (c.read_epoch == block->epoch && (c.read_warps & ~(1u << warp)))
+    fail("cp.async: overwrites what another warp has read since the last barrier");
+  if (c.write_epoch == block->epoch && c.write_warp != warp)
+    fail("cp.async: overwrites what another warp has written since the last barrier");
   c.in_flight = true;
   std::memset(to, 0xff, 16);
   block->current->copies.push_back({to, from, bytes});
