@@ -7,7 +7,6 @@
 #include <algorithm>
 #include <chrono>
 #include <nlohmann/json.hpp>
-#include <numeric>
 
 #include "engine/atomic_file.h"
 #include "engine/memory.h"
@@ -21,17 +20,18 @@ namespace {
 
 double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
-// The same cells as bench/peers/torch_step.py takes: sorted by length, groups of 16 spread evenly over the lengths.
-std::vector<std::vector<std::int64_t>> length_groups(const lc::Corpus& corpus, int tokens, std::int64_t cells, std::int64_t batch) {
-  std::vector<std::int64_t> order(corpus.cells());
-  std::iota(order.begin(), order.end(), 0);
-  const auto length = [&](std::int64_t c) { return std::min<std::int64_t>(tokens, corpus.length(static_cast<std::uint64_t>(c)) + 1); };
+// The cells that bench/peers/torch_step.py takes too: spread evenly over the lengths of the corpus, grouped by length.
+std::vector<std::vector<std::int64_t>> length_groups(const lc::Corpus& corpus, std::int64_t cells, std::int64_t batch) {
+  const auto length = [&](std::int64_t c) { return corpus.length(static_cast<std::uint64_t>(c)); };
+  std::vector<std::int64_t> order;
+  for (std::int64_t c = 0; c < static_cast<std::int64_t>(corpus.cells()); ++c) {
+    if (length(c) > 0) order.push_back(c);
+  }
   std::stable_sort(order.begin(), order.end(), [&](std::int64_t a, std::int64_t b) { return length(a) < length(b); });
-  const std::int64_t groups = std::ssize(order) / 16, wanted = std::max<std::int64_t>(1, cells / 16);
   std::vector<std::vector<std::int64_t>> batches;
-  for (std::int64_t k = 0; k < wanted; ++k) {
-    const auto p = static_cast<std::int64_t>((static_cast<double>(k) + 0.5) * static_cast<double>(groups) / static_cast<double>(wanted));
-    for (std::int64_t z = 0; z < 16; z += batch) batches.emplace_back(order.begin() + p * 16 + z, order.begin() + p * 16 + std::min<std::int64_t>(16, z + batch));
+  for (std::int64_t i = 0; i < cells; ++i) {
+    if (i % batch == 0) batches.emplace_back();
+    batches.back().push_back(order[static_cast<std::size_t>((static_cast<double>(i) + 0.5) * static_cast<double>(order.size()) / static_cast<double>(cells))]);
   }
   return batches;
 }
@@ -61,7 +61,7 @@ int main(int argc, char** argv) {
   model.parameters().allocate_training();
   std::vector<lc::Tokens> batches;
   std::int64_t count = 0, total = 0;
-  for (const auto& which : length_groups(corpus, tokens, cells, batch)) {
+  for (const auto& which : length_groups(corpus, cells, batch)) {
     lc::Sequences s;
     for (const std::int64_t c : which) {
       std::vector<std::int32_t> genes(static_cast<std::size_t>(tokens - 1));
