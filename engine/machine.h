@@ -1,6 +1,7 @@
 // What the floors above the engine may know of the machine: its threads, its instruction set, its measured peak.
 #pragma once
 #include "kernels/cpu/dispatch.h"
+#include "kernels/numeric.h"
 
 namespace lc {
 
@@ -9,5 +10,12 @@ using kernels::instruction_set;
 using kernels::MachinePeak;
 using kernels::measure_peak;
 using kernels::parallel_for;
+
+// What `precision = "auto"` means (SPEC §1 "Numbers"): without tile instructions a CPU's bf16 is slower than float.
+enum class Work : std::uint8_t { training, inference };
+inline DType automatic_precision(Work work, Device device) {
+  if (device == Device::cuda) return DType::bf16;
+  return work == Work::training && cpu_has_amx() ? DType::bf16 : DType::f32;
+}
 
 }  // namespace lc

@@ -26,12 +26,6 @@ void fill_zero(float* data, std::int64_t count) {
   kernels::parallel_for(count, 1 << 16, [&](std::int64_t begin, std::int64_t end, std::int64_t) { std::fill(data + begin, data + end, 0.0f); });
 }
 
-std::uint64_t fnv1a(const std::string& text) {
-  std::uint64_t h = 0xcbf29ce484222325ull;
-  for (const unsigned char c : text) h = (h ^ c) * 0x100000001b3ull;
-  return h;
-}
-
 // '*' matches any run of characters, everything else itself.
 bool matches(const char* glob, const char* text) {
   for (; *glob && *glob != '*'; ++glob, ++text) {

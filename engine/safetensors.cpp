@@ -1,16 +1,9 @@
 #include "engine/safetensors.h"
 
-#include <fcntl.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <array>
-#include <bit>
-#include <cerrno>
-#include <cstring>
 #include <limits>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -27,16 +20,9 @@ static_assert(std::endian::native == std::endian::little, "the format is little-
 constexpr std::uint64_t kLongestHeader = 100'000'000;  // of the reference implementation
 constexpr size_t kMostTensors = 100'000, kLongestName = 512, kHighestRank = 8;
 
-struct TypeRow {
-  const char* name;
-  size_t bytes;
-};
-constexpr std::array<TypeRow, 13> kTypes{
-    {{"BOOL", 1}, {"U8", 1}, {"I8", 1}, {"I16", 2}, {"U16", 2}, {"F16", 2}, {"BF16", 2}, {"I32", 4}, {"U32", 4}, {"F32", 4}, {"F64", 8}, {"I64", 8}, {"U64", 8}}};
-
 std::optional<StoredType> type_named(std::string_view name) {
-  for (size_t i = 0; i < kTypes.size(); ++i) {
-    if (name == kTypes[i].name) return static_cast<StoredType>(i);
+  for (auto type = StoredType::boolean; type <= StoredType::u64; type = static_cast<StoredType>(static_cast<int>(type) + 1)) {
+    if (name == name_of(type)) return type;
   }
   return std::nullopt;
 }
@@ -53,15 +39,6 @@ std::string shown(std::string_view name) {
 [[noreturn]] void refuse(const std::filesystem::path& path, std::string_view tensor, std::string_view found) {
   throw ModelError(fmt::format("{}{}{}: {}; the file is damaged or not in the safetensors format: fetch or write it again", path.string(),
                                tensor.empty() ? "" : ":", shown(tensor), found));
-}
-
-// Bytes of a tensor of this shape; nothing where they cannot be counted in 63 bits.
-std::optional<std::uint64_t> bytes_of(StoredType type, std::span<const std::int64_t> shape) {
-  std::int64_t bytes = static_cast<std::int64_t>(size_of(type));
-  for (const std::int64_t size : shape) {
-    if (size < 0 || __builtin_mul_overflow(bytes, size, &bytes)) return std::nullopt;
-  }
-  return static_cast<std::uint64_t>(bytes);
 }
 
 // {"name": {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}, …, "__metadata__": {"key": "value"}}, nothing else.
@@ -188,61 +165,26 @@ void check_layout(const std::filesystem::path& path, const std::vector<StoredTen
   if (end != data_bytes) refuse(path, "", fmt::format("{} bytes at the end belong to no tensor", data_bytes - end));
 }
 
-float float_of_half(std::uint16_t half) {
-  const std::uint32_t sign = static_cast<std::uint32_t>(half & 0x8000u) << 16, exponent = (half >> 10) & 31u, mantissa = half & 1023u;
-  if (exponent == 31) return std::bit_cast<float>(sign | 0x7f800000u | mantissa << 13);
-  if (exponent != 0) return std::bit_cast<float>(sign | (exponent + 112) << 23 | mantissa << 13);
-  const float magnitude = static_cast<float>(mantissa) * 0x1p-24f;  // subnormal
-  return sign != 0 ? -magnitude : magnitude;
-}
-
-// False at the end of the file; throws on an error of the disk.
-bool read_exactly(int descriptor, std::uint64_t offset, std::span<std::byte> out, const std::filesystem::path& path) {
-  while (!out.empty()) {
-    const ssize_t got = ::pread(descriptor, out.data(), out.size(), static_cast<off_t>(offset));
-    if (got < 0 && errno == EINTR) continue;
-    if (got < 0) throw ModelError(fmt::format("cannot read {}: {}; check the disk", path.string(), std::strerror(errno)));
-    if (got == 0) return false;
-    out = out.subspan(static_cast<size_t>(got));
-    offset += static_cast<std::uint64_t>(got);
-  }
-  return true;
-}
-
 }  // namespace
 
-size_t size_of(StoredType type) { return kTypes[static_cast<size_t>(type)].bytes; }
-const char* name_of(StoredType type) { return kTypes[static_cast<size_t>(type)].name; }
-
-SafetensorsReader::SafetensorsReader(std::filesystem::path path) : path_(std::move(path)) {
-  descriptor_ = ::open(path_.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);  // a pipe must not hang
-  if (descriptor_ < 0) throw ModelError(fmt::format("cannot open {}: {}; check the model folder", path_.string(), std::strerror(errno)));
-  try {
-    struct stat status {};
-    if (::fstat(descriptor_, &status) != 0 || !S_ISREG(status.st_mode)) throw ModelError(fmt::format("{} is no file; check the model folder", path_.string()));
-    const auto file_bytes = static_cast<std::uint64_t>(status.st_size);
-    std::uint64_t header_bytes = 0;
-    if (file_bytes < 8) refuse(path_, "", fmt::format("it has {} bytes, too few for a header", file_bytes));
-    if (!read_exactly(descriptor_, 0, std::as_writable_bytes(std::span(&header_bytes, 1)), path_)) refuse(path_, "", "it ends in its header");
-    if (header_bytes > kLongestHeader) refuse(path_, "", fmt::format("a header of {} bytes, at most {} are allowed", header_bytes, kLongestHeader));
-    if (header_bytes > file_bytes - 8) refuse(path_, "", fmt::format("a header of {} bytes in a file of {} (cut off?)", header_bytes, file_bytes));
-    std::string header(header_bytes, '\0');
-    if (!read_exactly(descriptor_, 8, std::as_writable_bytes(std::span(header)), path_)) refuse(path_, "", "it ends in its header");
-    if (header.empty() || header.front() != '{') refuse(path_, "", "the header does not begin with '{'");
-    data_begin_ = 8 + header_bytes;
-    HeaderParser parser(path_, file_bytes - data_begin_);
-    nlohmann::json::sax_parse(header, &parser);
-    tensors_ = std::move(parser.tensors);
-    metadata_ = std::move(parser.metadata);
-    check_layout(path_, tensors_, file_bytes - data_begin_);
-    std::sort(tensors_.begin(), tensors_.end(), [](const auto& a, const auto& b) { return a.name < b.name; });
-  } catch (...) {
-    ::close(descriptor_);
-    throw;
-  }
+SafetensorsReader::SafetensorsReader(std::filesystem::path file) : file_(std::move(file)) {
+  const std::uint64_t file_bytes = file_.bytes();
+  std::uint64_t header_bytes = 0;
+  if (file_bytes < 8) refuse(path(), "", fmt::format("it has {} bytes, too few for a header", file_bytes));
+  if (!file_.read(0, std::as_writable_bytes(std::span(&header_bytes, 1)))) refuse(path(), "", "it ends in its header");
+  if (header_bytes > kLongestHeader) refuse(path(), "", fmt::format("a header of {} bytes, at most {} are allowed", header_bytes, kLongestHeader));
+  if (header_bytes > file_bytes - 8) refuse(path(), "", fmt::format("a header of {} bytes in a file of {} (cut off?)", header_bytes, file_bytes));
+  std::string header(header_bytes, '\0');
+  if (!file_.read(8, std::as_writable_bytes(std::span(header)))) refuse(path(), "", "it ends in its header");
+  if (header.empty() || header.front() != '{') refuse(path(), "", "the header does not begin with '{'");
+  data_begin_ = 8 + header_bytes;
+  HeaderParser parser(path(), file_bytes - data_begin_);
+  nlohmann::json::sax_parse(header, &parser);
+  tensors_ = std::move(parser.tensors);
+  metadata_ = std::move(parser.metadata);
+  check_layout(path(), tensors_, file_bytes - data_begin_);
+  std::sort(tensors_.begin(), tensors_.end(), [](const auto& a, const auto& b) { return a.name < b.name; });
 }
-
-SafetensorsReader::~SafetensorsReader() { ::close(descriptor_); }
 
 const StoredTensor* SafetensorsReader::find(std::string_view name) const {
   const auto place = std::lower_bound(tensors_.begin(), tensors_.end(), name, [](const StoredTensor& t, std::string_view n) { return t.name < n; });
@@ -251,40 +193,34 @@ const StoredTensor* SafetensorsReader::find(std::string_view name) const {
 
 const StoredTensor& SafetensorsReader::at(std::string_view name) const {
   if (const StoredTensor* tensor = find(name)) return *tensor;
-  throw ModelError(fmt::format("{}:{}: there is no such tensor among the {} of the file; is it the right file?", path_.string(), name, tensors_.size()));
+  throw ModelError(fmt::format("{}:{}: there is no such tensor among the {} of the file; is it the right file?", path().string(), name, tensors_.size()));
 }
 
 const StoredTensor& SafetensorsReader::of_type(std::string_view name, StoredType wanted) const {
   const StoredTensor& tensor = at(name);
   if (tensor.type == wanted) return tensor;
-  throw ModelError(fmt::format("{}:{}: wanted {}, found {}; convert the file", path_.string(), name, name_of(wanted), name_of(tensor.type)));
+  throw ModelError(fmt::format("{}:{}: wanted {}, found {}; convert the file", path().string(), name, name_of(wanted), name_of(tensor.type)));
 }
 
 void SafetensorsReader::read_at(const StoredTensor& tensor, std::uint64_t offset, std::span<std::byte> out) const {
-  if (!read_exactly(descriptor_, data_begin_ + tensor.begin + offset, out, path_)) refuse(path_, tensor.name, "the file became shorter while it was read");
+  if (!file_.read(data_begin_ + tensor.begin + offset, out)) refuse(path(), tensor.name, "the file became shorter while it was read");
 }
 
 void SafetensorsReader::read_raw(std::string_view name, std::span<std::byte> out) const {
   const StoredTensor& tensor = at(name);
   if (out.size() != tensor.bytes) {
-    throw ModelError(fmt::format("{}:{}: wanted {} bytes, found {} {}; is it the right file?", path_.string(), name, out.size(), name_of(tensor.type), tensor.shape));
+    throw ModelError(fmt::format("{}:{}: wanted {} bytes, found {} {}; is it the right file?", path().string(), name, out.size(), name_of(tensor.type), tensor.shape));
   }
   read_at(tensor, 0, out);
 }
 
 void SafetensorsReader::read(std::string_view name, std::span<float> out) const {
   const StoredTensor& tensor = at(name);
-  if (tensor.type != StoredType::f16 && tensor.type != StoredType::bf16) of_type(name, StoredType::f32);
+  if (!is_weight(tensor.type)) of_type(name, StoredType::f32);
   if (out.size() != tensor.elements()) {
-    throw ModelError(fmt::format("{}:{}: wanted {} numbers, found shape {}; is it the right file?", path_.string(), name, out.size(), tensor.shape));
+    throw ModelError(fmt::format("{}:{}: wanted {} numbers, found shape {}; is it the right file?", path().string(), name, out.size(), tensor.shape));
   }
-  if (tensor.type == StoredType::f32) return read_at(tensor, 0, std::as_writable_bytes(out));
-  std::vector<std::uint16_t> piece(std::min<size_t>(out.size(), 1 << 16));
-  for (size_t done = 0; done < out.size();) {
-    const auto now = std::span(piece).first(std::min(piece.size(), out.size() - done));
-    read_at(tensor, done * 2, std::as_writable_bytes(now));
-    for (const std::uint16_t bits : now) out[done++] = tensor.type == StoredType::bf16 ? to_float(bf16{bits}) : float_of_half(bits);
-  }
+  if (!read_floats(file_, data_begin_ + tensor.begin, tensor.type, out)) refuse(path(), tensor.name, "the file became shorter while it was read");
 }
 
 void write_safetensors(const std::filesystem::path& path, std::vector<TensorToStore> tensors, const StoredMetadata& metadata) {

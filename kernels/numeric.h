@@ -4,6 +4,7 @@
 #include <bit>
 #include <cstddef>
 #include <cstdint>
+#include <string_view>
 
 namespace lc {
 
@@ -69,6 +70,13 @@ template <int Rounds> constexpr Philox philox(Philox c, PhiloxKey k) {
 constexpr PhiloxKey chance_of_step(std::uint64_t seed, std::uint32_t stage, std::uint32_t step) {
   const Philox folded = philox<10>({{static_cast<std::uint32_t>(seed), static_cast<std::uint32_t>(seed >> 32), stage, step}}, {{0, 0}});
   return {{folded.word[0], folded.word[1]}};
+}
+
+// A name as a number, for keys of chance (FNV-1a, 64 bits).
+constexpr std::uint64_t fnv1a(std::string_view text) {
+  std::uint64_t h = 0xcbf29ce484222325ull;
+  for (const char c : text) h = (h ^ static_cast<unsigned char>(c)) * 0x100000001b3ull;
+  return h;
 }
 
 // Which pass through a tower a sequence belongs to; part of its key, so that no two passes share a mask.

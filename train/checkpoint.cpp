@@ -148,7 +148,7 @@ void restore(const fs::path& checkpoint, LangCell& model) {
     for (const char* moment : {"moment1.", "moment2."}) wanted.push_back({moment + p.name, p.shape});
     present.push_back(&p);
   }
-  require_tensors(reader, wanted);
+  require_tensors(reader.path().string(), reader.tensors(), wanted);
   for (const NamedParameter* p : present) {
     const auto count = static_cast<std::size_t>(p->shape.count());
     reader.read("moment1." + p->name, std::span<float>(parameters.moment1(*p), count));

@@ -86,9 +86,19 @@ std::vector<std::string> Dataset::column(const std::string& key) const {
   return all;
 }
 
-void Dataset::tokenize_texts(const WordPiece& word_piece, int max_tokens) {
+std::vector<std::string> Dataset::tokenize_texts(const WordPiece& word_piece, int max_tokens) {
   text_tokens_.clear();
-  for (const std::string& text : texts_) text_tokens_.push_back(word_piece.encode(text, max_tokens).ids);
+  std::vector<char> cut;
+  for (const std::string& text : texts_) {
+    EncodedText encoded = word_piece.encode(text, max_tokens);
+    cut.push_back(encoded.pieces > max_tokens);
+    text_tokens_.push_back(std::move(encoded.ids));
+  }
+  std::vector<std::string> groups;
+  for (std::size_t g = 0; g < groups_.size(); ++g) {
+    if (std::any_of(texts_of_group_[g].begin(), texts_of_group_[g].end(), [&](std::int32_t t) { return cut[static_cast<std::size_t>(t)]; })) groups.push_back(groups_[g]);
+  }
+  return groups;
 }
 
 }  // namespace lc

@@ -28,7 +28,7 @@ class Dataset {
   const GeneVocabulary& vocabulary() const { return corpora_.front().vocabulary(); }
   const std::vector<Corpus>& corpora() const { return corpora_; }
 
-  void tokenize_texts(const WordPiece& word_piece, int max_tokens);
+  std::vector<std::string> tokenize_texts(const WordPiece& word_piece, int max_tokens);  // returns the groups with a text that was cut
   const std::vector<std::int32_t>& text_tokens(std::int32_t text) const { return text_tokens_[text]; }
 
  private:

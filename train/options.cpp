@@ -95,6 +95,8 @@ void each_key(O& o, Visit visit) {
   constexpr OnResume free = OnResume::free;
   visit(Key{"model.preset"}, o.model.preset, preset_names());
   visit(Key{"model.init"}, o.model.init);
+  visit(Key{"model.cell_model"}, o.model.cell_model);
+  visit(Key{"model.text_model"}, o.model.text_model);
   visit(Key{"model.text_vocab"}, o.model.text_vocab);
   visit(Key{"data.corpus"}, o.data.corpus);
   visit(Key{"data.max_cell_tokens"}, o.data.max_cell_tokens, Range{2, 65536});

@@ -13,7 +13,9 @@ namespace lc {
 struct ModelOptions {
   std::string preset = "langcell";
   std::string init;        // a model folder to continue from
-  std::string text_vocab;  // empty: that of init, else built from the corpus's texts
+  std::string cell_model;  // a folder with a Geneformer to start the cell tower from
+  std::string text_model;  // a folder with a Hugging Face BERT to start the text tower from
+  std::string text_vocab;  // empty: that of init or text_model, else built from the corpus's texts
 };
 
 struct DataOptions {

@@ -29,12 +29,6 @@ Philox draw_for(std::uint64_t what, std::uint32_t number, PhiloxKey key) {
 
 std::uint64_t bits64(const Philox& p) { return static_cast<std::uint64_t>(p.word[1]) << 32 | p.word[0]; }
 
-std::uint64_t fnv1a(const std::string& text) {
-  std::uint64_t h = 0xcbf29ce484222325ull;
-  for (const unsigned char c : text) h = (h ^ c) * 0x100000001b3ull;
-  return h;
-}
-
 constexpr std::uint64_t mask(int bits) { return (std::uint64_t{1} << bits) - 1; }
 constexpr int kRounds = 6;
 

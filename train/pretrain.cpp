@@ -1,7 +1,6 @@
 #include "train/pretrain.h"
 
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 #include <omp.h>
 
 #include <chrono>
@@ -12,9 +11,9 @@
 #include "engine/errors.h"
 #include "engine/memory.h"
 #include "engine/machine.h"
-#include "models/langcell/data/word_piece_builder.h"
 #include "train/checkpoint.h"
 #include "train/schedule.h"
+#include "train/start_model.h"
 #include "train/step.h"
 #include "train/stop.h"
 #include "train/validate.h"
@@ -27,8 +26,6 @@ using Clock = std::chrono::steady_clock;
 double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
 
-bool uses_text(const Options& o) { return o.stage2.runs() && (o.stage2.objectives.cell_text > 0 || o.stage2.objectives.matching > 0); }
-
 class Run {
  public:
   Run(const PretrainSetup& setup, Communicator& ranks) : setup_(setup), options_(setup.options), ranks_(ranks), data_({options_.data.corpus.begin(), options_.data.corpus.end()}) {}
@@ -37,7 +34,6 @@ class Run {
  private:
   void resolve_precision();
   void compare_manifest() const;
-  void build_model();
   void open_folder();
   void write_manifest_json() const;
   void hold_out();
@@ -59,7 +55,7 @@ class Run {
   std::unique_ptr<LangCell> model_;
   ModelFacts facts_;
   nlohmann::json earlier_;  // manifest.json of the run that is resumed, else null
-  bool text_from_init_ = false, cell_from_init_ = false;
+  bool text_loaded_ = false, cell_loaded_ = false;
   Samples held_out_;
   TrainerState start_{1, 0, 0, 1};
   std::unique_ptr<TrainLog> log_;
@@ -73,7 +69,7 @@ void Run::resolve_precision() {
   std::string& precision = options_.train.precision;
   if (precision != "auto") return;
   if (fs::exists(setup_.run / "config.resolved.toml") && setup_.resume == Resume::yes) precision = read_options(setup_.run / "config.resolved.toml", {}).train.precision;
-  if (precision == "auto") precision = cpu_has_amx() ? "bf16" : "fp32";
+  if (precision == "auto") precision = automatic_precision(Work::training, Device::cpu) == DType::bf16 ? "bf16" : "fp32";
 }
 
 // The same run again: the same data, and a word when the machine computes with other instructions.
@@ -86,61 +82,6 @@ void Run::compare_manifest() const {
   }
   const std::string before = earlier_.value("instruction_set", instruction_set());
   if (before != instruction_set()) setup_.warn(fmt::format("this run began with {} instructions and continues with {}: results agree to rounding, not to the bit", before, instruction_set()));
-}
-
-void Run::build_model() {
-  facts_.genes = data_.vocabulary();
-  facts_.temperature = options_.stage2.temperature;
-  LangCellConfig config;
-  if (!options_.model.init.empty()) {
-    LoadedModel init = load_model(options_.model.init);
-    if (init.facts.genes.hash() != data_.vocabulary().hash()) {
-      throw ModelError(fmt::format("{}: its genes differ from the corpus's; tokenize with its genes.tsv", options_.model.init));
-    }
-    config = init.config(), facts_.word_piece = init.facts.word_piece, facts_.history = init.facts.history;
-    cell_from_init_ = true, text_from_init_ = init.model->has_text();
-  }
-  if (uses_text(options_) && facts_.word_piece.size() == 0) {
-    if (data_.texts().empty()) throw UsageError("stage2: cell_text and matching need texts, and the corpus has none; tokenize with --texts and --label-key, or set their weights to 0");
-    facts_.word_piece = options_.model.text_vocab.empty() ? build_word_piece(data_.texts()) : WordPiece::read(options_.model.text_vocab);
-  }
-  if (config.cell.layers == 0) config = preset(options_.model.preset, data_.vocabulary().size(), facts_.word_piece.size());
-  if (uses_text(options_) && !text_from_init_) {  // a fresh text tower, also beside a cell tower that was loaded alone
-    config.text = preset(options_.model.preset, data_.vocabulary().size(), facts_.word_piece.size()).text;
-    if (config.text.layers == 0) throw UsageError(fmt::format("stage2: preset {} has no text tower; set stage2.steps = 0, or choose another preset", options_.model.preset));
-    config.text.cross_width = config.cell.width;
-  }
-  if (!uses_text(options_) && !text_from_init_) config.text = {};
-  if (options_.data.max_cell_tokens > config.cell.positions) throw UsageError(fmt::format("data.max_cell_tokens: wanted at most the {} positions of the cell tower, got {}", config.cell.positions, options_.data.max_cell_tokens));
-  if (config.text.layers > 0 && options_.data.max_text_tokens > config.text.positions) {
-    throw UsageError(fmt::format("data.max_text_tokens: wanted at most the {} positions of the text tower, got {}", config.text.positions, options_.data.max_text_tokens));
-  }
-  for (const int stage : {1, 2}) {
-    const Objectives& o = options_.stage(stage).objectives;
-    if (config.projection == 0 && options_.stage(stage).runs() && (o.cell_cell > 0 || o.cell_text > 0 || o.matching > 0)) {
-      throw UsageError(fmt::format("stage{}.objectives: preset {} has no projection, so only mgm can be trained; set the others to 0 (and stage2.steps = 0)", stage, config.preset));
-    }
-  }
-  config.max_cell_tokens = static_cast<int>(options_.data.max_cell_tokens), config.max_text_tokens = static_cast<int>(options_.data.max_text_tokens);
-
-  LangCell::Parts parts;
-  parts.text = uses_text(options_) || text_from_init_ ? LangCell::Part::required : LangCell::Part::absent;
-  const bool masks = (options_.stage1.runs() && options_.stage1.objectives.mgm > 0) || (options_.stage2.runs() && options_.stage2.objectives.mgm > 0);
-  parts.mgm_head = masks ? LangCell::Part::required : LangCell::Part::absent;
-  model_ = std::make_unique<LangCell>(config, parts, options_.train.precision == "bf16" ? DType::bf16 : DType::f32);
-  model_->parameters().initialize(static_cast<std::uint64_t>(options_.train.seed));
-  if (cell_from_init_) read_weights(options_.model.init, *model_, Missing::keep);
-  model_->parameters().allocate_training();
-  if (facts_.word_piece.size() > 0) {
-    data_.tokenize_texts(facts_.word_piece, config.max_text_tokens);
-    if (const std::string unknown = unknown_warning(facts_.word_piece, data_.texts()); !unknown.empty()) setup_.warn(unknown);
-    std::vector<std::string> cut;
-    for (std::int32_t g = 0; g < std::ssize(data_.groups()); ++g) {
-      const auto& texts = data_.texts_of_group(g);
-      if (std::any_of(texts.begin(), texts.end(), [&](std::int32_t t) { return facts_.word_piece.encode(data_.texts()[t], 1 << 20).pieces > config.max_text_tokens; })) cut.push_back(data_.groups()[g]);
-    }
-    if (!cut.empty()) setup_.warn(fmt::format("the texts of {} labels are longer than data.max_text_tokens = {} and are cut there: {}", cut.size(), config.max_text_tokens, fmt::join(cut, ", ")));
-  }
 }
 
 void Run::write_manifest_json() const {
@@ -217,9 +158,9 @@ void Run::freeze(int stage) {
     return std::all_of(all.begin(), all.end(), [&](const NamedParameter& p) { return p.name.rfind(prefix, 0) != 0 || p.frozen; });
   };
   const bool text = rule(stage).cells_need_text();
-  const bool cell_trained = cell_from_init_ || (stage == 2 && options_.stage1.runs());
+  const bool cell_trained = cell_loaded_ || (stage == 2 && options_.stage1.runs());
   if (!cell_trained && whole_tower_frozen("cell_bert.")) throw UsageError(fmt::format("stage{}.freeze: freezes the whole cell tower, which was neither loaded nor trained", stage));
-  if (text && !text_from_init_ && whole_tower_frozen("text_bert.")) throw UsageError(fmt::format("stage{}.freeze: freezes the whole text tower, which was neither loaded nor trained", stage));
+  if (text && !text_loaded_ && whole_tower_frozen("text_bert.")) throw UsageError(fmt::format("stage{}.freeze: freezes the whole text tower, which was neither loaded nor trained", stage));
 
   std::vector<std::string> globs = s.freeze;
   if (!text) globs.push_back("text_bert.*");
@@ -241,7 +182,7 @@ void Run::announce(int stage) const {
 
 LangCell::Parts Run::trained_parts(int stage) const {
   LangCell::Parts parts;
-  if (!text_from_init_ && !(stage == 2 && uses_text(options_))) parts.text = LangCell::Part::absent;
+  if (!text_loaded_ && !(stage == 2 && uses_text(options_))) parts.text = LangCell::Part::absent;
   if (!model_->has_mgm_head()) parts.mgm_head = LangCell::Part::absent;
   return parts;
 }
@@ -321,7 +262,8 @@ PretrainOutcome Run::operator()() {
   if (!options_.stage1.runs() && !options_.stage2.runs()) throw UsageError("stage1.steps, stage2.steps: both stages are skipped, there is nothing to do");
   resolve_precision();
   compare_manifest();
-  build_model();
+  StartModel start = start_model(options_, data_, setup_.say, setup_.warn);
+  model_ = std::move(start.model), facts_ = std::move(start.facts), cell_loaded_ = start.cell_loaded, text_loaded_ = start.text_loaded;
   hold_out();
   std::int64_t total = 0, steps[3] = {};
   for (const int stage : {1, 2}) {  // whatever is wrong with a stage is said before anything is written

@@ -1,13 +1,10 @@
 // Linear layers through oneDNN's sgemm, one thread per product over fixed tiles: needs no code per shape, and the number of threads
 // changes no bit. bf16 is widened tile by tile, except where the CPU has tile instructions (matmul_amx.cpp).
-#include <oneapi/dnnl/dnnl.h>
-
-#include <atomic>
 #include <cstring>
-#include <stdexcept>
 
 #include "kernels/cpu/dispatch.h"
 #include "kernels/cpu/matmul_amx.h"
+#include "kernels/cpu/onednn.h"
 #include "kernels/cpu/scratch.h"
 #include "kernels/cpu/simd.h"
 #include "kernels/kernels.h"
@@ -152,22 +149,12 @@ void for_tiles(std::int64_t rows, std::int64_t columns, std::int64_t row_tile, s
 enum class Order : char { plain = 'N', transposed = 'T' };
 
 // c = a b, or c += a b, by one thread.
-class Products {
- public:
-  void operator()(const Rows<const float>& a, Order order_a, const Rows<const float>& b, Order order_b, const Rows<float>& c, Into into) {
-    const OneThread one;
-    const std::int64_t inner = order_a == Order::plain ? a.columns : a.rows;
-    const dnnl_status_t status = dnnl_sgemm(static_cast<char>(order_a), static_cast<char>(order_b), c.rows, c.columns, inner, 1.0f, a.data,
-                                            a.stride, b.data, b.stride, into == Into::add ? 1.0f : 0.0f, c.data, c.stride);
-    if (status != dnnl_success) failed_ = true;
-  }
-  void check() const {
-    if (failed_) throw std::runtime_error("matmul: oneDNN's sgemm failed (out of memory?)");
-  }
-
- private:
-  std::atomic<bool> failed_{false};
-};
+void product(const Rows<const float>& a, Order order_a, const Rows<const float>& b, Order order_b, const Rows<float>& c, Into into) {
+  const OneThread one;
+  const std::int64_t inner = order_a == Order::plain ? a.columns : a.rows;
+  require_onednn(dnnl_sgemm(static_cast<char>(order_a), static_cast<char>(order_b), c.rows, c.columns, inner, 1.0f, a.data, a.stride,
+                            b.data, b.stride, into == Into::add ? 1.0f : 0.0f, c.data, c.stride));
+}
 
 Rows<float> result_room(std::int64_t rows, std::int64_t columns) {
   return {scratch<ResultRoom>(static_cast<std::size_t>(rows * columns)), rows, columns, columns};
@@ -179,7 +166,6 @@ template <class T, class F>
 void forward_with(F finish, const LinearForward<T>& a) {
   const bool transpose = a.y.rows >= kTransposeRows || dtype_of<T> != DType::f32;
   const Rows<const float> wt = transpose ? transposed(a.w) : Rows<const float>{};
-  Products product;
   for_tiles(a.y.rows, a.y.columns, kRowTile, kColumnTile, [&](std::int64_t r0, std::int64_t r1, std::int64_t c0, std::int64_t c1) {
     const Rows<T> y = part(a.y, r0, r1, c0, c1), pre = a.pre.data ? part(a.pre, r0, r1, c0, c1) : Rows<T>{};
     const Rows<float> result = result_in(y);
@@ -191,14 +177,12 @@ void forward_with(F finish, const LinearForward<T>& a) {
     const bool done = dtype_of<T> == DType::f32 && !a.bias && a.activation == Activation::none && !pre.data;
     if (!done) finish(result, a.bias ? a.bias + c0 : nullptr, a.activation, y, pre);
   });
-  product.check();
 }
 
 template <class T>
 void input_gradient(const LinearInputGradient<T>& a) {
   const auto w = as_float_parallel<WeightRoom>(a.w);
   const Rows<T>& dx = a.dx.to;
-  Products product;
   for_tiles(dx.rows, dx.columns, kRowTile, kColumnTile, [&](std::int64_t r0, std::int64_t r1, std::int64_t c0, std::int64_t c1) {
     const auto dy = as_float<LeftRoom>(part_rows(a.dy, r0, r1));
     const auto w_part = part(w, 0, w.rows, c0, c1);
@@ -210,14 +194,12 @@ void input_gradient(const LinearInputGradient<T>& a) {
       HWY_DYNAMIC_DISPATCH(round_into)(result, part(dx, r0, r1, c0, c1), a.dx.into);
     }
   });
-  product.check();
 }
 
 template <class T>
 void weight_gradient(const LinearWeightGradient<T>& a) {
   const Rows<float> dw{a.dw, a.dy.columns, a.x.columns, a.x.columns};
   const std::int64_t tokens = a.dy.rows;
-  Products product;
   for (std::int64_t t = 0; t < tokens; t += kTokens) {
     const std::int64_t end = std::min(tokens, t + kTokens);
     const auto dy = as_float_parallel<LeftRoom>(part_rows(a.dy, t, end)), x = as_float_parallel<RightRoom>(part_rows(a.x, t, end));
@@ -227,7 +209,6 @@ void weight_gradient(const LinearWeightGradient<T>& a) {
                         Into::add);
               });
   }
-  product.check();
 }
 
 template <class T, class F>

@@ -2,12 +2,11 @@
 // Shapes are few: a short tile is copied into a full one filled up with zeros, so that oneDNN's cache of compiled code stays small.
 #include "kernels/cpu/matmul_amx.h"
 
-#include <atomic>
 #include <cstring>
 #include <oneapi/dnnl/dnnl.hpp>
-#include <stdexcept>
 
 #include "kernels/cpu/dispatch.h"
+#include "kernels/cpu/onednn.h"
 #include "kernels/cpu/scratch.h"
 
 namespace lc::kernels {
@@ -38,10 +37,29 @@ struct Shape {
   Into into = Into::write;
 };
 
+// oneDNN's C++ face throws its own error: the same exceptions as require_onednn's instead.
+template <class F>
+void translate_errors(F&& f) {
+  try {
+    f();
+  } catch (const dnnl::error& e) {
+    require_onednn(e.status);
+  }
+}
+
 // c (m, n) float = or += a (m, k) bf16 · b (k, n) bf16. some primitives fix their threading when made, some when run.
 class Product {
  public:
   Product(const Shape& s, const Rows<const bf16>& b, Side side_b) {
+    translate_errors([&] { make(s, b, side_b); });
+  }
+
+  void operator()(const bf16* a, const bf16* b, float* c) const {
+    translate_errors([&] { run(a, b, c); });
+  }
+
+ private:
+  void make(const Shape& s, const Rows<const bf16>& b, Side side_b) {
     const OneThread one;
     const memory::dims at_a = s.a == Side::plain ? memory::dims{s.stride_a, 1} : memory::dims{1, s.stride_a};
     const memory::dims at_b = side_b == Side::plain ? memory::dims{b.stride, 1} : memory::dims{1, b.stride};
@@ -56,22 +74,21 @@ class Product {
     }
     const bool fixed = b.data != nullptr;  // weights are laid out once, as oneDNN likes them; tokens are taken as they lie
     description_ = dnnl::matmul::primitive_desc(dnnl::matmul::desc(a, fixed ? any : given, c), attributes, engine());
-    run_ = dnnl::matmul(description_);
+    product_ = dnnl::matmul(description_);
     if (fixed) lay_out(memory(given, engine(), const_cast<bf16*>(b.data)));
   }
 
-  void operator()(const bf16* a, const bf16* b, float* c) const {
+  void run(const bf16* a, const bf16* b, float* c) const {
     const OneThread one;
     dnnl::stream stream(engine());
     void* room = scratch<AmxRoom>(description_.scratchpad_desc().get_size() / sizeof(float) + 16);
     const void* weights = weights_ ? weights_ : b;
-    run_.execute(stream, {{DNNL_ARG_SRC, memory(description_.src_desc(), engine(), const_cast<bf16*>(a))},
-                          {DNNL_ARG_WEIGHTS, memory(description_.weights_desc(), engine(), const_cast<void*>(weights))},
-                          {DNNL_ARG_DST, memory(description_.dst_desc(), engine(), c)},
-                          {DNNL_ARG_SCRATCHPAD, memory(description_.scratchpad_desc(), engine(), room)}});
+    product_.execute(stream, {{DNNL_ARG_SRC, memory(description_.src_desc(), engine(), const_cast<bf16*>(a))},
+                              {DNNL_ARG_WEIGHTS, memory(description_.weights_desc(), engine(), const_cast<void*>(weights))},
+                              {DNNL_ARG_DST, memory(description_.dst_desc(), engine(), c)},
+                              {DNNL_ARG_SCRATCHPAD, memory(description_.scratchpad_desc(), engine(), room)}});
   }
 
- private:
   void lay_out(memory given) {
     void* room = scratch<AmxWeights>(description_.weights_desc().get_size() / sizeof(float) + 16);
     memory laid_out(description_.weights_desc(), engine(), room);
@@ -80,7 +97,7 @@ class Product {
     weights_ = room;
   }
   dnnl::matmul::primitive_desc description_;
-  dnnl::matmul run_;
+  dnnl::matmul product_;
   const void* weights_ = nullptr;
 };
 
@@ -95,27 +112,13 @@ Rows<const bf16> full_tile(const Rows<const bf16>& m, std::int64_t begin, std::i
   return {copy, tile, m.columns, m.stride};
 }
 
-// parallel_for whose body may throw: an exception must not leave a thread.
-template <class F>
-void checked_parallel_for(std::int64_t n, std::int64_t chunk, F&& f) {
-  std::atomic<bool> failed{false};
-  parallel_for(n, chunk, [&](std::int64_t begin, std::int64_t end, std::int64_t) {
-    try {
-      f(begin, end);
-    } catch (const dnnl::error&) {
-      failed = true;
-    }
-  });
-  if (failed) throw std::runtime_error("matmul: oneDNN's bf16 product failed (out of memory?)");
-}
-
 // rows × weights, tile by tile, each handed to finish(result, first row) while in cache.
 template <class F>
 void row_products(const Rows<const bf16>& left, const Rows<const bf16>& weights, Side side, F&& finish) {
   if (left.rows == 0) return;
   const std::int64_t n = side == Side::plain ? weights.columns : weights.rows;
   const Product product({kRowTile, left.columns, n, left.stride, n}, weights, side);
-  checked_parallel_for(left.rows, kRowTile, [&](std::int64_t begin, std::int64_t end) {
+  parallel_for(left.rows, kRowTile, [&](std::int64_t begin, std::int64_t end, std::int64_t) {
     const Rows<float> result{scratch<AmxResult>(static_cast<std::size_t>(kRowTile * n)), end - begin, n, n};
     product(full_tile<AmxLeft>(left, begin, end, kRowTile).data, nullptr, result.data);
     finish(result, begin);
@@ -148,7 +151,7 @@ void linear_weight_gradient_amx(const LinearWeightGradient<bf16>& a) {
   for (std::int64_t t = 0; t < tokens; t += kTokenTile) {
     const std::int64_t end = std::min(tokens, t + kTokenTile);
     const auto dy = full_tile<AmxLeft>(a.dy, t, end, kTokenTile), x = full_tile<AmxRight>(a.x, t, end, kTokenTile);
-    checked_parallel_for(rows, kWeightTile, [&](std::int64_t begin, std::int64_t n_end) {
+    parallel_for(rows, kWeightTile, [&](std::int64_t begin, std::int64_t n_end, std::int64_t) {
       (n_end - begin == kWeightTile ? whole : rest)(dy.data + begin, x.data, a.dw + begin * columns);
     });
   }

@@ -1,21 +1,8 @@
 // bf16 products on CPUs with tile instructions, through oneDNN's matmul primitives: bf16 in, float out.
 #pragma once
-#include "kernels/cpu/dispatch.h"
 #include "kernels/kernels.h"
 
 namespace lc::kernels {
-
-// oneDNN may sum in another order when it shares a product among threads: it gets one, the tiles are shared instead.
-class OneThread {
- public:
-  OneThread() : before_(omp_get_max_threads()) { omp_set_num_threads(1); }
-  ~OneThread() { omp_set_num_threads(before_); }
-  OneThread(const OneThread&) = delete;
-  OneThread& operator=(const OneThread&) = delete;
-
- private:
-  int before_;
-};
 
 using FinishTile = void (*)(const Rows<const float>& product, const float* bias, Activation, const Rows<bf16>& y, const Rows<bf16>& pre);
 using RoundInto = void (*)(const Rows<const float>&, const Rows<bf16>&, Into);

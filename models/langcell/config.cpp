@@ -3,6 +3,8 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <cmath>
+
 #include "engine/errors.h"
 
 namespace lc {
@@ -41,6 +43,10 @@ const std::vector<Preset>& presets() {
 }
 
 }  // namespace
+
+float deviation(Initialisation initialisation, int fan_in) {
+  return initialisation == Initialisation::fan_in ? 1.0f / std::sqrt(static_cast<float>(fan_in)) : 0.02f;
+}
 
 const std::vector<std::string>& preset_names() {
   static const std::vector<std::string> names = [] {

@@ -21,6 +21,7 @@ struct TowerConfig {
 };
 
 enum class Initialisation : std::uint8_t { fixed, fan_in };  // linear layers: N(0, 0.02) or N(0, 1/√fan_in); embeddings always N(0, 0.02)
+float deviation(Initialisation initialisation, int fan_in);  // of a linear layer's weights
 
 struct LangCellConfig {
   std::string preset;

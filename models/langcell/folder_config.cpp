@@ -41,26 +41,10 @@ Json bert_config(const TowerConfig& t) {
   return c;
 }
 
+void write_json(const fs::path& path, const Json& json) { write_file(path, json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n"); }
+
 int size_of_key(const JsonFile& file, const std::string& key, std::int64_t most) {
   return static_cast<int>(file.between<std::int64_t>(key, 1, most));
-}
-
-TowerConfig read_bert_config(const fs::path& path) {
-  const JsonFile file(path);
-  TowerConfig t;
-  t.width = size_of_key(file, "hidden_size", kWidest), t.layers = size_of_key(file, "num_hidden_layers", kMostLayers);
-  t.heads = size_of_key(file, "num_attention_heads", kWidest), t.ffn = size_of_key(file, "intermediate_size", kWidest);
-  t.positions = size_of_key(file, "max_position_embeddings", kWidest), t.vocabulary = size_of_key(file, "vocab_size", kMostRows);
-  t.types = static_cast<int>(file.between<std::int64_t>("type_vocab_size", 0, kWidest));
-  const std::string activation = file.get<std::string>("hidden_act");
-  if (activation != "relu" && activation != "gelu") file.refuse("hidden_act", "relu or gelu");
-  t.activation = activation == "relu" ? Activation::relu : Activation::gelu;
-  t.hidden_dropout = static_cast<float>(file.between<double>("hidden_dropout_prob", 0, 0.99));
-  t.attention_dropout = static_cast<float>(file.between<double>("attention_probs_dropout_prob", 0, 0.99));
-  t.eps = static_cast<float>(file.between<double>("layer_norm_eps", 0, 1));
-  if (file.get_or<std::string>("position_embedding_type", "absolute") != "absolute") file.refuse("position_embedding_type", "absolute");
-  if (file.get_or<bool>("add_cross_attention", false)) t.cross_width = size_of_key(file, "encoder_width", kWidest);
-  return t;
 }
 
 // The sizes as the folder's own config.json shows them.
@@ -108,6 +92,26 @@ void read_own(const JsonFile& file, FolderConfig& config) {
 
 }  // namespace
 
+TowerConfig read_bert_config(const fs::path& path) {
+  const JsonFile file(path);
+  TowerConfig t;
+  t.width = size_of_key(file, "hidden_size", kWidest), t.layers = size_of_key(file, "num_hidden_layers", kMostLayers);
+  t.heads = size_of_key(file, "num_attention_heads", kWidest), t.ffn = size_of_key(file, "intermediate_size", kWidest);
+  t.positions = size_of_key(file, "max_position_embeddings", kWidest), t.vocabulary = size_of_key(file, "vocab_size", kMostRows);
+  t.types = static_cast<int>(file.between<std::int64_t>("type_vocab_size", 0, kWidest));
+  const std::string activation = file.get<std::string>("hidden_act");
+  if (activation != "relu" && activation != "gelu") file.refuse("hidden_act", "relu or gelu");
+  t.activation = activation == "relu" ? Activation::relu : Activation::gelu;
+  t.hidden_dropout = static_cast<float>(file.between<double>("hidden_dropout_prob", 0, 0.99));
+  t.attention_dropout = static_cast<float>(file.between<double>("attention_probs_dropout_prob", 0, 0.99));
+  t.eps = static_cast<float>(file.between<double>("layer_norm_eps", 0, 1));
+  if (file.get_or<std::string>("position_embedding_type", "absolute") != "absolute") file.refuse("position_embedding_type", "absolute");
+  if (file.get_or<bool>("add_cross_attention", false)) t.cross_width = size_of_key(file, "encoder_width", kWidest);
+  return t;
+}
+
+void write_bert_config(const fs::path& path, const TowerConfig& tower) { write_json(path, bert_config(tower)); }
+
 bool has_text_tower(const fs::path& folder) { return is_file(folder / "text_bert" / "config.json"); }
 
 void write_folder_config(const fs::path& folder, const FolderConfig& config) {
@@ -123,12 +127,9 @@ void write_folder_config(const fs::path& folder, const FolderConfig& config) {
            {"cell", sizes(m.cell)}};
   if (m.text.layers) own["text"] = sizes(m.text);
   own["history"] = config.history;
-  const auto write = [](const fs::path& path, const Json& json) {
-    write_file(path, json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n");
-  };
-  write(folder / "config.json", own);
-  write(folder / "cell_bert" / "config.json", bert_config(m.cell));
-  if (m.text.layers) write(folder / "text_bert" / "config.json", bert_config(m.text));
+  write_json(folder / "config.json", own);
+  write_bert_config(folder / "cell_bert" / "config.json", m.cell);
+  if (m.text.layers) write_bert_config(folder / "text_bert" / "config.json", m.text);
 }
 
 FolderConfig read_folder_config(const fs::path& folder) {

@@ -1,17 +1,8 @@
 #include "models/langcell/langcell.h"
 
-#include <cmath>
-
 #include "engine/errors.h"
 
 namespace lc {
-namespace {
-
-float deviation(Initialisation initialisation, int fan_in) {
-  return initialisation == Initialisation::fan_in ? 1.0f / std::sqrt(static_cast<float>(fan_in)) : 0.02f;
-}
-
-}  // namespace
 
 MgmHead::MgmHead(const Scope& scope, const TowerConfig& cell, Initialisation initialisation)
     : dense(scope.child("transform.dense"), cell.width, cell.width, deviation(initialisation, cell.width)),

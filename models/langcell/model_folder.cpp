@@ -5,6 +5,7 @@
 
 #include <cmath>
 #include <map>
+#include <set>
 #include <system_error>
 
 #include "models/langcell/folder_config.h"
@@ -51,7 +52,7 @@ void read_file_of(const fs::path& path, const std::vector<const NamedParameter*>
   const SafetensorsReader reader(path);
   std::vector<WantedTensor> wanted;
   for (const NamedParameter* p : parameters) wanted.push_back({place_of(p->name).name, p->shape});
-  require_tensors(reader, wanted);
+  require_tensors(path.string(), reader.tensors(), wanted);
   for (std::size_t i = 0; i < wanted.size(); ++i) {
     const std::span<float> values(model.parameters().master(*parameters[i]), static_cast<std::size_t>(wanted[i].shape.count()));
     reader.read(wanted[i].name, values);
@@ -120,20 +121,22 @@ bool in_parts(const NamedParameter& parameter, const LangCell::Parts& parts) {
   return true;
 }
 
-void require_tensors(const SafetensorsReader& reader, const std::vector<WantedTensor>& wanted) {
+void require_tensors(const std::string& where, std::span<const StoredTensor> found, const std::vector<WantedTensor>& wanted) {
   std::vector<std::string> missing, unexpected, shaped, typed;
   std::map<std::string, Shape> by_name;
+  std::set<std::string_view> there;
+  for (const StoredTensor& t : found) there.insert(t.name);
   for (const WantedTensor& w : wanted) {
     by_name.emplace(w.name, w.shape);
-    if (!reader.find(w.name)) missing.push_back(w.name);
+    if (!there.contains(w.name)) missing.push_back(w.name);
   }
-  for (const StoredTensor& t : reader.tensors()) {
+  for (const StoredTensor& t : found) {
     const auto at = by_name.find(t.name);
     if (at == by_name.end())
       unexpected.push_back(t.name);
     else if (t.shape != stored_shape(at->second))
       shaped.push_back(fmt::format("{}: wanted {}, got ({})", t.name, at->second.text(), fmt::join(t.shape, ", ")));
-    else if (t.type != StoredType::f32 && t.type != StoredType::bf16 && t.type != StoredType::f16)
+    else if (!is_weight(t.type))
       typed.push_back(fmt::format("{}: {}", t.name, name_of(t.type)));
   }
   std::vector<std::string> wrong;
@@ -143,7 +146,7 @@ void require_tensors(const SafetensorsReader& reader, const std::vector<WantedTe
   if (!typed.empty()) wrong.push_back("of a type that is no weight's " + listed(typed));
   if (wrong.empty()) return;
   throw ModelError(fmt::format("{}: tensors that do not fit the configuration: {}; take weights and config.json from one model",
-                               reader.path().string(), fmt::join(wrong, "; ")));
+                               where, fmt::join(wrong, "; ")));
 }
 
 void write_model(const fs::path& folder, const LangCell& model, const ModelFacts& facts, const LangCell::Parts& parts) {

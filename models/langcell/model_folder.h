@@ -4,6 +4,7 @@
 #pragma once
 #include <filesystem>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -56,6 +57,6 @@ struct WantedTensor {
   std::string name;
   Shape shape;
 };
-void require_tensors(const SafetensorsReader& reader, const std::vector<WantedTensor>& wanted);
+void require_tensors(const std::string& where, std::span<const StoredTensor> found, const std::vector<WantedTensor>& wanted);
 
 }  // namespace lc

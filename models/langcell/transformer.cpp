@@ -2,17 +2,11 @@
 
 #include <fmt/format.h>
 
-#include <cmath>
-
 #include "engine/errors.h"
 #include "engine/tape.h"
 
 namespace lc {
 namespace {
-
-float deviation(Initialisation initialisation, int fan_in) {
-  return initialisation == Initialisation::fan_in ? 1.0f / std::sqrt(static_cast<float>(fan_in)) : 0.02f;
-}
 
 // Sites of chance within a tower: 0 is the embedding, each layer has eight.
 enum Site { kAttention = 0, kAttentionOutput = 1, kCross = 2, kCrossOutput = 3, kOutput = 4 };

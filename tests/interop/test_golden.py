@@ -1,8 +1,5 @@
 """The published implementation's scores on real cells, through the whole program: counts and texts in, labelled .h5ad out."""
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import anndata
 import numpy as np
@@ -13,8 +10,8 @@ import pytest
 def annotated(langcell, shared, tmp_path_factory):
     folder = tmp_path_factory.mktemp("golden")
     golden, genes = shared("golden/tiny"), shared("data/geneformer_v1_genes.tsv")
-    subprocess.run([sys.executable, Path(__file__).with_name("convert_golden.py"), golden, genes, folder / "converted"], check=True)
-    langcell("annotate", golden / "cells.h5ad", "--model", folder / "converted/model", "--texts", golden / "texts.json", "--out", folder / "out.h5ad",
+    langcell("import", "--langcell", golden / "model", "--genes", genes, "--out", folder / "model")
+    langcell("annotate", golden / "cells.h5ad", "--model", folder / "model", "--texts", golden / "texts.json", "--out", folder / "out.h5ad",
              "--precision", "fp32")
     return anndata.read_h5ad(folder / "out.h5ad"), np.load(golden / "expected.npz"), list(json.loads((golden / "texts.json").read_text()))
 

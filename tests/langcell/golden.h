@@ -1,4 +1,4 @@
-// The published implementation's numbers (golden/tiny) as a model and arrays; see its README for what each is.
+// The published implementation's numbers (golden/tiny): its torch files through our own import, its arrays; its README says what each is.
 #pragma once
 #include <cmath>
 #include <string>
@@ -7,21 +7,25 @@
 #include "engine/safetensors.h"
 #include "models/langcell/data/batches.h"
 #include "models/langcell/langcell.h"
+#include "models/langcell/pretrained/tower_weights.h"
 #include "tests/support/test_data.h"
 
 namespace lc::test {
 
 class Golden {
  public:
-  Golden() : folder_(converted_golden()), arrays_(folder_ / "golden.safetensors") {
+  explicit Golden(DType storage = DType::f32) : arrays_(converted_golden()) {
+    const std::filesystem::path folder = data("golden/tiny/model");
+    const TensorFiles cell = TensorFiles::of_folder(folder / "cell_bert"), text = TensorFiles::of_folder(folder / "text_bert");
     LangCellConfig c = preset("tiny", 25427, 30522);
-    c.text.width = 96, c.text.heads = 3, c.text.ffn = 192;
-    model_ = std::make_unique<LangCell>(c, LangCell::Parts{}, DType::f32);
-    load("cell_bert/model.safetensors", "cell_bert."), load("text_bert/model.safetensors", "text_bert.");
-    load("cell_proj.safetensors", "cell_proj."), load("text_proj.safetensors", "text_proj."), load("ctm_head.safetensors", "ctm_head.");
+    c.cell = read_tower(folder / "cell_bert", cell, TowerSource::langcell), c.text = read_tower(folder / "text_bert", text, TowerSource::langcell);
+    model_ = std::make_unique<LangCell>(c, LangCell::Parts{}, storage);
+    fill_tower(cell, TowerSource::langcell, "cell_bert", *model_), fill_tower(text, TowerSource::langcell, "text_bert", *model_);
+    for (const char* head : {"cell_proj", "text_proj", "ctm_head"}) fill_head(TensorFiles::of_file(folder / (std::string(head) + ".bin")), head, *model_);
     for (const NamedParameter& p : model_->parameters().named()) {
       if (p.name.rfind("mgm_head.", 0) == 0) arrays_.read("losses/mgm_head/" + p.name.substr(9), {model_->parameters().master(p), static_cast<std::size_t>(p.shape.count())});
     }
+    model_->parameters().refresh_storage();
   }
   LangCell& model() { return *model_; }
   const SafetensorsReader& arrays() const { return arrays_; }
@@ -53,18 +57,11 @@ class Golden {
   }
 
  private:
-  void load(const std::string& file, const std::string& prefix) {
-    const SafetensorsReader reader(folder_ / "model" / file);
-    for (const NamedParameter& p : model_->parameters().named()) {
-      if (p.name.rfind(prefix, 0) == 0) reader.read(p.name.substr(prefix.size()), {model_->parameters().master(p), static_cast<std::size_t>(p.shape.count())});
-    }
-  }
   std::vector<std::int32_t> row(const std::string& name, std::int64_t width, std::int64_t i, const std::string& lengths) const {
     const auto all = ids(name);
     const auto begin = all.begin() + i * width;
     return {begin, begin + ids(lengths)[i]};
   }
-  std::filesystem::path folder_;
   SafetensorsReader arrays_;
   std::unique_ptr<LangCell> model_;
 };

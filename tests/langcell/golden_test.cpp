@@ -178,6 +178,27 @@ TEST(golden, losses_and_every_gradient_are_the_published_ones) {
   }
 }
 
+// bf16 keeps 8 bits of each number: states of order 1 through two layers may move by a few hundredths, and labels may not.
+TEST(golden, in_bf16_embeddings_scores_and_losses_are_near_and_labels_are_equal) {
+  Golden g(DType::bf16);
+  const Tokens cells = g.cells(counting(12)), texts = g.texts(counting(6));
+  EXPECT_LE(largest_difference(g.model().cell_embedding(g.model().encode_cells(cells, {}), cells).to_host<float>(), g.numbers("expected/cell_z")), 2e-2);
+  EXPECT_LE(largest_difference(g.model().text_embedding(g.model().encode_texts(texts, {}), texts).to_host<float>(), g.numbers("expected/text_z")), 2e-2);
+  std::vector<std::vector<TokenList>> labels;
+  for (std::int64_t t = 0; t < 6; ++t) labels.push_back({g.text(t)});
+  std::vector<TokenList> tokens;
+  for (std::int64_t c = 0; c < 12; ++c) tokens.push_back(g.cell(c));
+  const CellScores s = Annotator(g.model(), labels, {})(tokens);
+  EXPECT_LE(largest_difference(s.match, g.numbers("expected/p_match")), 5e-2);
+  EXPECT_LE(largest_difference(s.score, g.numbers("expected/score")), 1e-2);
+  const auto pred = g.ids("expected/pred");
+  for (std::int64_t c = 0; c < 12; ++c) EXPECT_EQ(std::max_element(s.score.begin() + c * 6, s.score.begin() + c * 6 + 6) - s.score.begin() - c * 6, pred[c]) << c;
+  for (const GoldenLoss& loss : golden_losses()) {
+    const double wanted = g.number("losses/" + loss.name + "/loss");
+    EXPECT_NEAR(loss.sum(g).item() / loss.count(g), wanted, 2e-2 * wanted) << loss.name;
+  }
+}
+
 TEST(golden, contrast_treats_equal_texts_as_asked) {
   Golden g;
   for (const std::string name : {"nce_dup", "nce_group"}) {

@@ -41,10 +41,10 @@ fs::path data(std::string_view name) {
 }
 
 fs::path converted_golden() {
-  const fs::path source(LC_SOURCE_DIR), out = fs::path(LC_BINARY_DIR) / "golden";
-  const fs::path golden = data("golden/tiny"), genes = data("data/geneformer_v1_genes.tsv"), own_python = source / ".venv/bin/python";
+  const fs::path source(LC_SOURCE_DIR), out = fs::path(LC_BINARY_DIR) / "golden.safetensors";
+  const fs::path golden = data("golden/tiny"), own_python = source / ".venv/bin/python";
   std::string command = fs::exists(own_python) ? "'" + own_python.string() + "'" : "python3";
-  for (const fs::path& argument : {source / "tests/interop/convert_golden.py", golden, genes, out}) command += " '" + argument.string() + "'";
+  for (const fs::path& argument : {source / "tests/interop/convert_golden.py", golden, out}) command += " '" + argument.string() + "'";
   if (std::system(command.c_str()) != 0) end_without("the golden data could not be converted; run tools/test.sh, it sets up a Python with numpy");
   return out;
 }

@@ -12,7 +12,7 @@ std::filesystem::path data_folder();  // $LANGCELL_TEST_DATA, default ../shared 
 // Works from functions that a test calls too: the test ends by GoogleTest's own exception.
 std::filesystem::path data(std::string_view name);
 
-// The golden data in our own formats (tests/interop/convert_golden.py), made on first use: model/, a model folder, and golden.safetensors.
+// The golden arrays as one safetensors file (tests/interop/convert_golden.py), made on first use.
 std::filesystem::path converted_golden();
 
 // An empty folder that disappears with the object.

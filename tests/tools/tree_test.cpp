@@ -17,7 +17,7 @@ namespace fs = std::filesystem;
 
 const fs::path kTop = LC_SOURCE_DIR;
 const std::vector<std::string> kFloors{"kernels", "engine", "models", "train", "tools"};  // an include runs to the left
-const std::set<std::string> kOutside{"build", ".git", ".venv", ".cache", "__pycache__", ".pytest_cache", "third_party"};
+const std::set<std::string> kOutside{"build", ".git", ".venv", ".venv-peers", ".gpu", ".cache", "__pycache__", ".pytest_cache", "third_party"};
 
 struct SourceFile {
   fs::path path;  // from the top

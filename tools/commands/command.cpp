@@ -48,7 +48,7 @@ Queue queue_of(const Common& c) {
 DType precision_of(const Common& c, Work work) {
   if (c.precision == "fp32") return DType::f32;
   if (c.precision == "bf16") return DType::bf16;
-  return work == Work::training && cpu_has_amx() ? DType::bf16 : DType::f32;
+  return automatic_precision(work, queue_of(c).device);
 }
 
 CLI::App* add_command(CLI::App& program, const std::string& name, const std::string& what, const std::string& example) {

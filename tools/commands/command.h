@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <string>
 
-#include "kernels/numeric.h"
+#include "engine/machine.h"
 
 namespace lc {
 
@@ -14,8 +14,6 @@ struct Common {  // options every long-running command takes
   std::uint64_t seed = 0;
   bool quiet = false, profile = false, check_finite = false, json = false;
 };
-
-enum class Work : std::uint8_t { training, inference };
 
 void add_common_options(CLI::App& command, Common& common);
 void begin(const Common& common);                         // sets threads, profiling, checks; call first in a command
@@ -38,5 +36,7 @@ void register_annotate(CLI::App& program);
 void register_embed(CLI::App& program);
 void register_evaluate(CLI::App& program);
 void register_report(CLI::App& program);
+void register_import(CLI::App& program);
+void register_export(CLI::App& program);
 
 }  // namespace lc

@@ -10,6 +10,7 @@
 #include "engine/errors.h"
 #include "models/langcell/data/texts.h"
 #include "models/langcell/data/word_piece_builder.h"
+#include "models/langcell/pretrained/geneformer_dictionaries.h"
 #include "tools/commands/command.h"
 #include "tools/commands/counts_flags.h"
 
@@ -23,7 +24,7 @@ struct VocabOptions {
   Common common;
   CountsFlags counts;
   std::vector<std::filesystem::path> from;
-  std::filesystem::path texts, out;
+  std::filesystem::path texts, out, geneformer_tokens, geneformer_medians;
   std::int32_t size = 8192;
   bool overwrite = false;
 };
@@ -39,7 +40,10 @@ void publish(const VocabOptions& options, AtomicFile& file, const std::string& c
 }
 
 void run(const VocabOptions& options) {
-  if (options.from.empty() == options.texts.empty()) throw UsageError("vocab: give either --from (counts to genes.tsv) or --texts (texts to vocab.txt)");
+  const bool geneformer = !options.geneformer_tokens.empty();
+  if (!options.from.empty() + !options.texts.empty() + geneformer != 1) {
+    throw UsageError("vocab: give one of --from (counts to genes.tsv), --geneformer-tokens with --geneformer-medians (the same), --texts (texts to vocab.txt)");
+  }
   begin(options.common);
   require_not_an_input(options.out, options.from);
   require_not_an_input(options.out, std::span(&options.texts, 1));
@@ -51,7 +55,7 @@ void run(const VocabOptions& options) {
     if (const std::string warning = unknown_warning(pieces, all); !warning.empty()) warn(warning);
     publish(options, file, pieces.text(), {{"out", options.out.string()}, {"pieces", pieces.size()}, {"texts", all.size()}});
   } else {
-    const GeneVocabulary genes = gene_vocabulary_of(options.from, counts_options(options.counts), [&](const std::string& line) { say(options.common, line); });
+    const GeneVocabulary genes = geneformer ? read_geneformer_dictionaries(options.geneformer_tokens, options.geneformer_medians) : gene_vocabulary_of(options.from, counts_options(options.counts), [&](const std::string& line) { say(options.common, line); });
     publish(options, file, genes.tsv(), {{"out", options.out.string()}, {"genes", genes.genes().size()}, {"sha256", genes.hash()}});
   }
   end(options.common);
@@ -79,11 +83,18 @@ GeneVocabulary gene_vocabulary_of(std::span<const std::filesystem::path> files, 
   return builder.finish();
 }
 
+void add_geneformer_options(CLI::App& command, std::filesystem::path& tokens, std::filesystem::path& medians) {
+  CLI::Option* first = command.add_option("--geneformer-tokens", tokens, "Geneformer V1's token_dictionary.pkl")->type_name("FILE");
+  CLI::Option* second = command.add_option("--geneformer-medians", medians, "Geneformer V1's gene_median_dictionary.pkl")->type_name("FILE");
+  first->needs(second), second->needs(first);
+}
+
 void register_vocab(CLI::App& program) {
-  CLI::App* command = add_command(program, "vocab", "make a vocabulary: genes.tsv from counts, or vocab.txt from texts",
+  CLI::App* command = add_command(program, "vocab", "make a vocabulary: genes.tsv from counts or Geneformer's dictionaries, or vocab.txt from texts",
                                   "langcell vocab --from cells.h5ad --out genes.tsv\n  langcell vocab --texts texts.json --out vocab.txt");
   const auto options = std::make_shared<VocabOptions>();
   command->add_option("--from", options->from, "counts (.h5ad); medians are exact, over all files")->type_name("IN.h5ad");
+  add_geneformer_options(*command, options->geneformer_tokens, options->geneformer_medians);
   command->add_option("--texts", options->texts, "texts (label: text)")->type_name("T.json");
   command->add_option("--out", options->out, "the file to write")->required()->type_name("FILE");
   command->add_option("--size", options->size, "most pieces of vocab.txt")->check(CLI::Range(200, 1000000))->capture_default_str();

@@ -1,5 +1,6 @@
 // Vocabularies from data, for the commands vocab and train.
 #pragma once
+#include <CLI/CLI.hpp>
 #include <filesystem>
 #include <functional>
 #include <span>
@@ -13,5 +14,8 @@ namespace lc {
 // Genes with an Ensembl id that a cell has, with the exact medians over all files. Lines of progress go to `say`.
 GeneVocabulary gene_vocabulary_of(std::span<const std::filesystem::path> files, const CountsOptions& counts,
                                   const std::function<void(const std::string&)>& say);
+
+// --geneformer-tokens and --geneformer-medians, which need each other.
+void add_geneformer_options(CLI::App& command, std::filesystem::path& tokens, std::filesystem::path& medians);
 
 }  // namespace lc
