@@ -1,4 +1,5 @@
-// Times a file's way to tokens: reading and deciding what is counts, blocks of cells, rank-value encoding.   usage: data IN.h5ad GENES.tsv [--repeats 5]
+// Times a file's way to tokens: reading and deciding what is counts, blocks of cells, rank-value encoding.   usage: data IN.h5ad GENES.tsv
+// [--repeats 5]
 #include <fmt/format.h>
 #include <omp.h>
 
@@ -40,11 +41,15 @@ int main(int argc, char** argv) {
       tokens += std::ssize(tokenizer.encode(block.view()).tokens);
       reading += b - a, encoding += now() - b;
     }
-    open_best = std::min(open_best, opened - start), read_best = std::min(read_best, reading), encode_best = std::min(encode_best, encoding);
+    open_best = std::min(open_best, opened - start), read_best = std::min(read_best, reading),
+    encode_best = std::min(encode_best, encoding);
   }
   const auto n = static_cast<double>(cells);
   fmt::print("{}: {} cells, {} tokens, best of {}, {} threads\n", file, cells, tokens, repeats, omp_get_max_threads());
-  fmt::print("open and survey every value {:>8.1f} ms {:>10.0f} cells/s\nread again in blocks         {:>8.1f} ms {:>10.0f} cells/s\nrank-value encoding          {:>8.1f} ms {:>10.0f} cells/s\nall                          {:>8.1f} ms {:>10.0f} cells/s\n",
-             open_best * 1e3, n / open_best, read_best * 1e3, n / read_best, encode_best * 1e3, n / encode_best, (open_best + read_best + encode_best) * 1e3, n / (open_best + read_best + encode_best));
+  fmt::print(
+      "open and survey every value {:>8.1f} ms {:>10.0f} cells/s\nread again in blocks         {:>8.1f} ms {:>10.0f} cells/s\nrank-value "
+      "encoding          {:>8.1f} ms {:>10.0f} cells/s\nall                          {:>8.1f} ms {:>10.0f} cells/s\n",
+      open_best * 1e3, n / open_best, read_best * 1e3, n / read_best, encode_best * 1e3, n / encode_best,
+      (open_best + read_best + encode_best) * 1e3, n / (open_best + read_best + encode_best));
   return 0;
 }

@@ -18,7 +18,8 @@ using lc::Tensor;
 using Clock = std::chrono::steady_clock;
 double now() { return std::chrono::duration<double>(Clock::now().time_since_epoch()).count(); }
 
-template <class F> double median_seconds(double budget, F&& f) {
+template <class F>
+double median_seconds(double budget, F&& f) {
   f();
   std::vector<double> times;
   for (const double start = now(); times.size() < 3 || (now() - start < budget && times.size() < 1000);) {
@@ -38,7 +39,8 @@ Timed time_case(const lc::test::OpCase& c, lc::DType storage, double budget) {
   std::vector<Tensor> plain;
   for (std::size_t i = 0; i < c.inputs.size(); ++i) {
     const auto& input = c.inputs[i];
-    plain.push_back(lc::test::random_tensor(input.shape, input.role == lc::test::Role::vector ? lc::DType::f32 : storage, 77 + i, input.scale));
+    plain.push_back(
+        lc::test::random_tensor(input.shape, input.role == lc::test::Role::vector ? lc::DType::f32 : storage, 77 + i, input.scale));
   }
   Timed t;
   Tensor out;
@@ -69,19 +71,36 @@ int main(int argc, char** argv) {
   CLI11_PARSE(app, argc, argv);
 
   const lc::kernels::MachinePeak peak = lc::kernels::measure_peak();
-  fmt::print("{}, {} threads: {:.0f} GFLOP/s (float FMA loop), {:.1f} GB/s (memcpy, read + written)\n", lc::kernels::instruction_set(), omp_get_max_threads(), peak.gflops, peak.gbytes);
-  fmt::print("{:<18} {:<44} {:>10} {:>9} {:>8} {:>6} {:>12} {:>9}\n", "word", "case", "forward us", "GFLOP/s", "GB/s", "% peak", "fwd+bwd us", "GFLOP/s");
+  fmt::print("{}, {} threads: {:.0f} GFLOP/s (float FMA loop), {:.1f} GB/s (memcpy, read + written)\n", lc::kernels::instruction_set(),
+             omp_get_max_threads(), peak.gflops, peak.gbytes);
+  fmt::print("{:<18} {:<44} {:>10} {:>9} {:>8} {:>6} {:>12} {:>9}\n", "word", "case", "forward us", "GFLOP/s", "GB/s", "% peak",
+             "fwd+bwd us", "GFLOP/s");
   nlohmann::ordered_json rows = nlohmann::ordered_json::array();
   for (const lc::test::OpCase& c : lc::test::all_cases()) {
     if ((c.word + " / " + c.name).find(filter) == std::string::npos || (!small && !c.benchmark_only)) continue;
     const Timed t = time_case(c, bf16 ? lc::DType::bf16 : lc::DType::f32, seconds);
-    const double gflops = c.flops / t.forward / 1e9, gbytes = c.bytes / t.forward / 1e9, share = std::max(gflops / peak.gflops, gbytes / peak.gbytes);
+    const double gflops = c.flops / t.forward / 1e9, gbytes = c.bytes / t.forward / 1e9,
+                 share = std::max(gflops / peak.gflops, gbytes / peak.gbytes);
     const double both = 3 * c.flops / t.both / 1e9;
-    fmt::print("{:<18} {:<44} {:>10.1f} {:>9.1f} {:>8.1f} {:>6.0f} {:>12.1f} {:>9.1f}\n", c.word, c.name, t.forward * 1e6, gflops, gbytes, share * 100, t.both * 1e6, both);
-    rows.push_back({{"word", c.word}, {"case", c.name}, {"storage", bf16 ? "bf16" : "f32"}, {"forward_s", t.forward}, {"forward_backward_s", t.both}, {"gflops", gflops}, {"gbytes", gbytes}, {"share_of_peak", share}});
+    fmt::print("{:<18} {:<44} {:>10.1f} {:>9.1f} {:>8.1f} {:>6.0f} {:>12.1f} {:>9.1f}\n", c.word, c.name, t.forward * 1e6, gflops, gbytes,
+               share * 100, t.both * 1e6, both);
+    rows.push_back({{"word", c.word},
+                    {"case", c.name},
+                    {"storage", bf16 ? "bf16" : "f32"},
+                    {"forward_s", t.forward},
+                    {"forward_backward_s", t.both},
+                    {"gflops", gflops},
+                    {"gbytes", gbytes},
+                    {"share_of_peak", share}});
   }
   if (!json_file.empty()) {
-    lc::write_file(json_file, nlohmann::ordered_json{{"instruction_set", lc::kernels::instruction_set()}, {"threads", omp_get_max_threads()}, {"peak_gflops", peak.gflops}, {"peak_gbytes", peak.gbytes}, {"cases", rows}}.dump(1) + "\n");
+    lc::write_file(json_file, nlohmann::ordered_json{{"instruction_set", lc::kernels::instruction_set()},
+                                                     {"threads", omp_get_max_threads()},
+                                                     {"peak_gflops", peak.gflops},
+                                                     {"peak_gbytes", peak.gbytes},
+                                                     {"cases", rows}}
+                                      .dump(1) +
+                                  "\n");
   }
   return 0;
 }

@@ -31,7 +31,8 @@ std::vector<std::vector<std::int64_t>> length_groups(const lc::Corpus& corpus, s
   std::vector<std::vector<std::int64_t>> batches;
   for (std::int64_t i = 0; i < cells; ++i) {
     if (i % batch == 0) batches.emplace_back();
-    batches.back().push_back(order[static_cast<std::size_t>((static_cast<double>(i) + 0.5) * static_cast<double>(order.size()) / static_cast<double>(cells))]);
+    batches.back().push_back(
+        order[static_cast<std::size_t>((static_cast<double>(i) + 0.5) * static_cast<double>(order.size()) / static_cast<double>(cells))]);
   }
   return batches;
 }
@@ -56,7 +57,8 @@ int main(int argc, char** argv) {
   CLI11_PARSE(app, argc, argv);
 
   const lc::Corpus corpus = lc::Corpus::open(corpus_path);
-  lc::LangCell model(lc::preset(preset, corpus.vocabulary().size(), 1000), {lc::LangCell::Part::absent, lc::LangCell::Part::absent}, lc::DType::f32);
+  lc::LangCell model(lc::preset(preset, corpus.vocabulary().size(), 1000), {lc::LangCell::Part::absent, lc::LangCell::Part::absent},
+                     lc::DType::f32);
   model.parameters().initialize(0);
   model.parameters().allocate_training();
   std::vector<lc::Tokens> batches;
@@ -89,12 +91,25 @@ int main(int argc, char** argv) {
     if (r > 0) best = std::min(best, now() - start);
   }
   const double rate = static_cast<double>(count) / best;
-  fmt::print("{} at {} tokens, {} cells ({} tokens), batch {}, {}, dropout {}: {:.2f} cells/s, {:.0f} tokens/s; best of {}; {}, {} threads; peak memory {:.2f} GiB\n", preset, tokens, count, total, batch,
-             forward_only ? "forward" : "forward + backward", dropout ? "0.02" : "off", rate, static_cast<double>(total) / best, repeats, lc::kernels::instruction_set(), omp_get_max_threads(),
-             static_cast<double>(lc::memory_use({}).peak) / 1073741824.0);
+  fmt::print(
+      "{} at {} tokens, {} cells ({} tokens), batch {}, {}, dropout {}: {:.2f} cells/s, {:.0f} tokens/s; best of {}; {}, {} threads; peak "
+      "memory {:.2f} GiB\n",
+      preset, tokens, count, total, batch, forward_only ? "forward" : "forward + backward", dropout ? "0.02" : "off", rate,
+      static_cast<double>(total) / best, repeats, lc::kernels::instruction_set(), omp_get_max_threads(),
+      static_cast<double>(lc::memory_use({}).peak) / 1073741824.0);
   if (!json_file.empty()) {
-    lc::write_file(json_file, nlohmann::ordered_json{{"preset", preset}, {"tokens", tokens}, {"cells", count}, {"batch", batch}, {"dropout", dropout}, {"forward_only", forward_only}, {"cells_per_s", rate}, {"repeats", repeats},
-                                                      {"threads", omp_get_max_threads()}, {"instruction_set", lc::kernels::instruction_set()}}.dump(1) + "\n");
+    lc::write_file(json_file, nlohmann::ordered_json{{"preset", preset},
+                                                     {"tokens", tokens},
+                                                     {"cells", count},
+                                                     {"batch", batch},
+                                                     {"dropout", dropout},
+                                                     {"forward_only", forward_only},
+                                                     {"cells_per_s", rate},
+                                                     {"repeats", repeats},
+                                                     {"threads", omp_get_max_threads()},
+                                                     {"instruction_set", lc::kernels::instruction_set()}}
+                                      .dump(1) +
+                                  "\n");
   }
   return 0;
 }

@@ -23,14 +23,27 @@ namespace fs = std::filesystem;
 
 const char* advice(int code) {
   switch (code) {
-    case ENOSPC: case EDQUOT: case EFBIG: return "free some space or write to another disk";
-    case EACCES: case EPERM: case EROFS: return "choose a folder you may write to";
-    case ENOENT: return "create its folder first";
-    case ENOTDIR: return "a part of the path is a file; choose another path";
-    case EISDIR: return "it is a folder; give a file name";
-    case ENAMETOOLONG: return "choose a shorter name";
-    case EMFILE: case ENFILE: return "raise the limit of open files (ulimit -n)";
-    default: return "check the disk, then run the same command again";
+    case ENOSPC:
+    case EDQUOT:
+    case EFBIG:
+      return "free some space or write to another disk";
+    case EACCES:
+    case EPERM:
+    case EROFS:
+      return "choose a folder you may write to";
+    case ENOENT:
+      return "create its folder first";
+    case ENOTDIR:
+      return "a part of the path is a file; choose another path";
+    case EISDIR:
+      return "it is a folder; give a file name";
+    case ENAMETOOLONG:
+      return "choose a shorter name";
+    case EMFILE:
+    case ENFILE:
+      return "raise the limit of open files (ulimit -n)";
+    default:
+      return "check the disk, then run the same command again";
   }
 }
 
@@ -205,7 +218,8 @@ std::string read_file(const fs::path& path, size_t limit) {
   std::string text;
   for_each_piece(path, [&](const char* data, size_t bytes) {
     if (bytes > limit - text.size()) {
-      throw DataError(fmt::format("{} is larger than the {} bytes that such a file may have; check that it is the right file", path.string(), limit));
+      throw DataError(
+          fmt::format("{} is larger than the {} bytes that such a file may have; check that it is the right file", path.string(), limit));
     }
     text.append(data, bytes);
   });

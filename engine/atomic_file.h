@@ -31,7 +31,8 @@ class AtomicFile {
 };
 
 void write_file(const std::filesystem::path& path, std::string_view text);  // atomically
-std::string read_file(const std::filesystem::path& path, size_t limit = size_t{1} << 30);  // DataError when missing, unreadable or above limit
+std::string read_file(const std::filesystem::path& path,
+                      size_t limit = size_t{1} << 30);  // DataError when missing, unreadable or above limit
 
 // A folder built as NAME.partial-PID and renamed when complete; `replace` moves the old one aside first and removes it last.
 class AtomicFolder {

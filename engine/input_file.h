@@ -16,7 +16,7 @@ class InputFile {
   InputFile& operator=(const InputFile&) = delete;
 
   const std::filesystem::path& path() const { return path_; }
-  std::uint64_t bytes() const { return bytes_; }  // when it was opened
+  std::uint64_t bytes() const { return bytes_; }                    // when it was opened
   bool read(std::uint64_t offset, std::span<std::byte> out) const;  // false: the file ends before
 
  private:

@@ -33,8 +33,10 @@ void* from_system(const Queue& queue, std::size_t bytes) {
 }
 
 void to_system(const Queue& queue, void* p) noexcept {
-  if (queue.device == Device::cuda) cuda::release(queue, p);
-  else std::free(p);
+  if (queue.device == Device::cuda)
+    cuda::release(queue, p);
+  else
+    std::free(p);
 }
 
 class Cache {
@@ -52,7 +54,10 @@ class Cache {
     } else {
       release();
       p = from_system(queue_, bytes);
-      if (!p) throw ResourceError(fmt::format("out of memory: wanted {} MiB more while {} MiB are in use; use a smaller batch_size, more accumulate, or recompute = true", bytes >> 20, use_.in_use >> 20));
+      if (!p)
+        throw ResourceError(fmt::format(
+            "out of memory: wanted {} MiB more while {} MiB are in use; use a smaller batch_size, more accumulate, or recompute = true",
+            bytes >> 20, use_.in_use >> 20));
       use_.held += bytes;
     }
     use_.in_use += bytes;

@@ -13,7 +13,8 @@ struct MemoryUse {
   std::size_t in_use = 0, peak = 0, held = 0;  // bytes handed out now, at most so far, and taken from the system
 };
 
-std::shared_ptr<std::byte> allocate(const Queue& queue, std::size_t bytes);  // 64-byte aligned, uninitialised; ResourceError when there is none
+std::shared_ptr<std::byte> allocate(const Queue& queue,
+                                    std::size_t bytes);  // 64-byte aligned, uninitialised; ResourceError when there is none
 MemoryUse memory_use(const Queue& queue);
 void reset_memory_peak(const Queue& queue);
 void release_cached_memory(const Queue& queue);  // gives back what nobody holds

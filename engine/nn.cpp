@@ -2,7 +2,8 @@
 
 namespace lc {
 
-Parameter Module::declare(const Scope& scope, const std::vector<std::string>& names, const Shape& each, ParameterKind kind, Initial initial, std::int64_t row_granule) {
+Parameter Module::declare(const Scope& scope, const std::vector<std::string>& names, const Shape& each, ParameterKind kind, Initial initial,
+                          std::int64_t row_granule) {
   std::vector<std::string> full;
   for (const std::string& n : names) full.push_back(scope.child(n).name);
   const Parameter p = scope.arena->declare(full, each, kind, initial, row_granule);
@@ -24,7 +25,9 @@ Linear::Linear(const Scope& scope, const std::vector<std::string>& parts, std::i
 }
 
 LayerNorm::LayerNorm(const Scope& scope, std::int64_t width, float epsilon)
-    : weight(declare(scope, {"weight"}, Shape{width}, ParameterKind::vector, {1, 0})), bias(declare(scope, {"bias"}, Shape{width}, ParameterKind::vector, {})), eps(epsilon) {}
+    : weight(declare(scope, {"weight"}, Shape{width}, ParameterKind::vector, {1, 0})),
+      bias(declare(scope, {"bias"}, Shape{width}, ParameterKind::vector, {})),
+      eps(epsilon) {}
 
 Embedding::Embedding(const Scope& scope, std::int64_t rows, std::int64_t width, float deviation)
     : weight(declare(scope, {"weight"}, Shape{rows, width}, ParameterKind::matrix, {0, deviation}, Parameters::kRowGranule)) {}

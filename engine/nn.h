@@ -21,7 +21,8 @@ class Module {
   const std::vector<std::shared_ptr<Leaf>>& leaves() const { return leaves_; }  // what a recompute segment over this module declares
 
  protected:
-  Parameter declare(const Scope& scope, const std::vector<std::string>& names, const Shape& each, ParameterKind kind, Initial initial, std::int64_t row_granule = 1);
+  Parameter declare(const Scope& scope, const std::vector<std::string>& names, const Shape& each, ParameterKind kind, Initial initial,
+                    std::int64_t row_granule = 1);
   void adopt(const Module& child);
 
  private:

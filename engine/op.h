@@ -22,12 +22,12 @@ struct Spec {
 
 struct Plan {
   Spec output;
-  std::vector<Spec> saved{};             // what forward leaves for backward
-  std::size_t workspace = 0;             // floats, forward
-  std::size_t backward_workspace = 0;    // floats, backward
-  std::vector<int> unsaved_inputs{};     // inputs whose numbers backward does not read
-  bool saves_output = false;             // backward reads saved.output
-  double flops = 0;                      // of forward; backward counts twice as much
+  std::vector<Spec> saved{};           // what forward leaves for backward
+  std::size_t workspace = 0;           // floats, forward
+  std::size_t backward_workspace = 0;  // floats, backward
+  std::vector<int> unsaved_inputs{};   // inputs whose numbers backward does not read
+  bool saves_output = false;           // backward reads saved.output
+  double flops = 0;                    // of forward; backward counts twice as much
 };
 
 using In = std::span<const Tensor>;
@@ -35,11 +35,16 @@ using In = std::span<const Tensor>;
 struct Saved {
   std::vector<Tensor> tensors;
   Tensor output, workspace;  // output only when the plan says so and in backward
-  template <class T = float> T* data(std::size_t i) const { return tensors[i] ? tensors[i].template data<T>() : nullptr; }
+  template <class T = float>
+  T* data(std::size_t i) const {
+    return tensors[i] ? tensors[i].template data<T>() : nullptr;
+  }
   float* work() const { return workspace ? workspace.data<float>() : nullptr; }
 };
 
-template <class O> concept Operator = requires(const O op, Queue queue, In in, Tensor& out, Saved& saved, const Saved& kept, const Tensor& dout, Gradients& d) {
+template <class O>
+concept Operator = requires(const O op, Queue queue, In in, Tensor& out, Saved& saved, const Saved& kept, const Tensor& dout,
+                            Gradients& d) {
   { O::name } -> std::convertible_to<const char*>;
   { op.plan(in) } -> std::same_as<Plan>;
   op.forward(queue, in, out, saved);
@@ -50,14 +55,16 @@ inline Tensor floats(std::size_t count, const Queue& queue) {
   return count ? Tensor::empty(Shape{static_cast<std::int64_t>(count)}, DType::f32, queue) : Tensor();
 }
 
-template <Operator O> Tensor apply(const O& op, std::initializer_list<Tensor> inputs) {
+template <Operator O>
+Tensor apply(const O& op, std::initializer_list<Tensor> inputs) {
   std::vector<Tensor> in(inputs);
   const Plan plan = op.plan(in);
   Tape* const tape = tape_of(O::name, in);
   const Queue queue = in.front().queue();
   Tensor out = Tensor::empty(plan.output.shape, plan.output.type, queue);
   Saved saved;
-  for (const Spec& s : plan.saved) saved.tensors.push_back(tape || s.keep == Keep::always ? Tensor::empty(s.shape, s.type, queue) : Tensor());
+  for (const Spec& s : plan.saved)
+    saved.tensors.push_back(tape || s.keep == Keep::always ? Tensor::empty(s.shape, s.type, queue) : Tensor());
   saved.workspace = floats(plan.workspace, queue);
   {
     const Measured measured(O::name, Direction::forward, in, out, plan.flops);
@@ -69,13 +76,14 @@ template <Operator O> Tensor apply(const O& op, std::initializer_list<Tensor> in
   saved.workspace = {};
   if (plan.saves_output) saved.output = out.detached();
   for (const int i : plan.unsaved_inputs) in[i] = in[i].without_numbers();
-  return tape->record(O::name, std::move(in), out, [op, plan, saved = std::move(saved), queue](In kept, const Tensor& dout, Gradients& d) mutable {
-    saved.workspace = floats(plan.backward_workspace, queue);
-    const Measured measured(O::name, Direction::backward, kept, dout, 2 * plan.flops);
-    op.backward(queue, kept, saved, dout, d);
-    if (!inspection().check_finite) return;
-    for (const Tensor& place : d.places()) check_finite(O::name, Direction::backward, place);
-  });
+  return tape->record(O::name, std::move(in), out,
+                      [op, plan, saved = std::move(saved), queue](In kept, const Tensor& dout, Gradients& d) mutable {
+                        saved.workspace = floats(plan.backward_workspace, queue);
+                        const Measured measured(O::name, Direction::backward, kept, dout, 2 * plan.flops);
+                        op.backward(queue, kept, saved, dout, d);
+                        if (!inspection().check_finite) return;
+                        for (const Tensor& place : d.places()) check_finite(O::name, Direction::backward, place);
+                      });
 }
 
 }  // namespace lc

@@ -21,7 +21,7 @@ struct ResidualNorm {
   Tensor bias, weight, shift;  // (C) float; bias may be absent
   float eps = 1e-12f;
   Dropout dropout{};
-  PackingPtr packing{};        // needed for dropout only
+  PackingPtr packing{};  // needed for dropout only
 };
 Tensor residual_norm(const ResidualNorm& arguments);
 Tensor layer_norm(const Tensor& x, const Tensor& weight, const Tensor& shift, float eps = 1e-12f);
@@ -33,7 +33,7 @@ Tensor l2_normalize(const Tensor& x);
 struct Attention {
   Tensor q, k, v;
   int heads = 1;
-  PackingPtr queries, keys;    // the same one for self-attention
+  PackingPtr queries, keys;  // the same one for self-attention
   Dropout dropout{};
 };
 Tensor attention(const Attention& arguments);
@@ -45,12 +45,12 @@ Tensor rows_add(const Tensor& x, const Tensor& rows, const Tensor& index);
 
 // rank_embedding: dropout(LayerNorm(table[id] + positions[place in its sequence] + type)) → (T, C) of the table's type
 struct Embed {
-  Tensor ids;                  // (T) i32
-  Tensor by_id;                // (T) i32 rows in ascending order of (id, row); needed only for the gradient
+  Tensor ids;    // (T) i32
+  Tensor by_id;  // (T) i32 rows in ascending order of (id, row); needed only for the gradient
   PackingPtr packing;
-  Tensor table, positions;     // (V, C), (P, C)
-  Tensor type;                 // (types, C), row 0 is added; or absent
-  Tensor weight, shift;        // (C) float
+  Tensor table, positions;  // (V, C), (P, C)
+  Tensor type;              // (types, C), row 0 is added; or absent
+  Tensor weight, shift;     // (C) float
   float eps = 1e-12f;
   Dropout dropout{};
 };
@@ -58,14 +58,17 @@ Tensor embed(const Embed& arguments);
 
 // infonce: symmetric contrastive loss, summed over the pairs; a, b (N, P), scale (1) = 1/τ → (1) float
 struct ContrastGroups {
-  std::vector<std::int32_t> group;        // (N) any numbers; equal ones are one group. Empty: every pair its own
-  std::vector<std::uint8_t> unrelated{};  // (G, G) in the order in which groups first appear, 0: leaves the denominator; empty: all negatives
+  std::vector<std::int32_t> group;  // (N) any numbers; equal ones are one group. Empty: every pair its own
+  std::vector<std::uint8_t>
+      unrelated{};  // (G, G) in the order in which groups first appear, 0: leaves the denominator; empty: all negatives
   SamePairs same = SamePairs::positive;
 };
 Tensor infonce(const Tensor& a, const Tensor& b, const Tensor& scale, const ContrastGroups& groups = {});
-double target_entropy(const ContrastGroups& groups, std::int64_t pairs);  // Σ over pairs, averaged over the two directions: what a perfect model's loss would be
+double target_entropy(const ContrastGroups& groups,
+                      std::int64_t pairs);  // Σ over pairs, averaged over the two directions: what a perfect model's loss would be
 
-// matching_head: softmax cross-entropy of the linear head on the given rows, summed; x (T, C), rows (N) i32, weight (2, C), bias (2), labels (N) i32 → (1) float
+// matching_head: softmax cross-entropy of the linear head on the given rows, summed; x (T, C), rows (N) i32, weight (2, C), bias (2),
+// labels (N) i32 → (1) float
 struct MatchingHead {
   Tensor x, rows, weight, bias, labels;
 };

@@ -37,8 +37,13 @@ std::shared_ptr<const Packing> Packing::make(const PackingSpec& spec, const Queu
 }
 
 kernels::PackingView Packing::view() const {
-  return {sequences(), tokens(), longest_, offsets_there_.data<std::int32_t>(), sequence_of_there_.data<std::int32_t>(),
-          keys_there_.data<std::uint64_t>(), kv_of_there_ ? kv_of_there_.data<std::int32_t>() : nullptr};
+  return {sequences(),
+          tokens(),
+          longest_,
+          offsets_there_.data<std::int32_t>(),
+          sequence_of_there_.data<std::int32_t>(),
+          keys_there_.data<std::uint64_t>(),
+          kv_of_there_ ? kv_of_there_.data<std::int32_t>() : nullptr};
 }
 
 }  // namespace lc

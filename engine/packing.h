@@ -8,9 +8,9 @@
 namespace lc {
 
 struct PackingSpec {
-  std::vector<std::int32_t> lengths;    // (B), zeros are legal
-  std::vector<std::uint64_t> keys;      // (B) sequence keys for chance (kernels/numeric.h), never positions in the packing
-  std::vector<std::int32_t> kv_of;      // (B) which key/value sequence each query sequence reads; empty: its own number
+  std::vector<std::int32_t> lengths;  // (B), zeros are legal
+  std::vector<std::uint64_t> keys;    // (B) sequence keys for chance (kernels/numeric.h), never positions in the packing
+  std::vector<std::int32_t> kv_of;    // (B) which key/value sequence each query sequence reads; empty: its own number
 };
 
 class Packing {
@@ -22,8 +22,8 @@ class Packing {
   const std::vector<std::int32_t>& offsets() const { return offsets_; }  // (B+1) on the host
   const std::vector<std::uint64_t>& keys() const { return keys_; }
   const std::vector<std::int32_t>& kv_of() const { return kv_of_; }
-  const Tensor& first_rows() const { return first_rows_; }               // (B) i32: the row of position 0 of each sequence
-  kernels::PackingView view() const;                                     // device pointers
+  const Tensor& first_rows() const { return first_rows_; }  // (B) i32: the row of position 0 of each sequence
+  kernels::PackingView view() const;                        // device pointers
 
  private:
   std::vector<std::int32_t> offsets_, kv_of_;

@@ -16,14 +16,16 @@ namespace {
 
 std::int64_t round_up(std::int64_t n, std::int64_t granule) { return (n + granule - 1) / granule * granule; }
 
-template <class T> std::shared_ptr<T> zeroed(const Queue& queue, std::int64_t count) {
+template <class T>
+std::shared_ptr<T> zeroed(const Queue& queue, std::int64_t count) {
   const std::shared_ptr<std::byte> memory = allocate(queue, static_cast<std::size_t>(count) * sizeof(T));
   std::memset(static_cast<void*>(memory.get()), 0, static_cast<std::size_t>(count) * sizeof(T));
   return {memory, reinterpret_cast<T*>(memory.get())};
 }
 
 void fill_zero(float* data, std::int64_t count) {
-  kernels::parallel_for(count, 1 << 16, [&](std::int64_t begin, std::int64_t end, std::int64_t) { std::fill(data + begin, data + end, 0.0f); });
+  kernels::parallel_for(count, 1 << 16,
+                        [&](std::int64_t begin, std::int64_t end, std::int64_t) { std::fill(data + begin, data + end, 0.0f); });
 }
 
 // '*' matches any run of characters, everything else itself.
@@ -40,16 +42,20 @@ bool matches(const char* glob, const char* text) {
 
 // Four normal numbers from one Philox call (Box–Muller).
 void normals(std::uint64_t name, PhiloxKey key, std::int64_t block, float out[4]) {
-  const Philox r = philox<10>({{static_cast<std::uint32_t>(name), static_cast<std::uint32_t>(name >> 32), static_cast<std::uint32_t>(block), static_cast<std::uint32_t>(block >> 32)}}, key);
+  const Philox r = philox<10>({{static_cast<std::uint32_t>(name), static_cast<std::uint32_t>(name >> 32), static_cast<std::uint32_t>(block),
+                                static_cast<std::uint32_t>(block >> 32)}},
+                              key);
   for (int pair = 0; pair < 2; ++pair) {
-    const double u = (r.word[2 * pair] + 0.5) / 4294967296.0, angle = 2 * std::numbers::pi * (r.word[2 * pair + 1] / 4294967296.0), radius = std::sqrt(-2 * std::log(u));
+    const double u = (r.word[2 * pair] + 0.5) / 4294967296.0, angle = 2 * std::numbers::pi * (r.word[2 * pair + 1] / 4294967296.0),
+                 radius = std::sqrt(-2 * std::log(u));
     out[2 * pair] = static_cast<float>(radius * std::cos(angle)), out[2 * pair + 1] = static_cast<float>(radius * std::sin(angle));
   }
 }
 
 }  // namespace
 
-Parameter Parameters::declare(const std::vector<std::string>& names, const Shape& each, ParameterKind kind, Initial initial, std::int64_t row_granule) {
+Parameter Parameters::declare(const std::vector<std::string>& names, const Shape& each, ParameterKind kind, Initial initial,
+                              std::int64_t row_granule) {
   if (master_) throw ShapeError("parameters: wanted every declaration before allocate()");
   Owner owner;
   owner.parameter.tensor_ = std::make_shared<Tensor>();
@@ -57,7 +63,8 @@ Parameter Parameters::declare(const std::vector<std::string>& names, const Shape
   owner.parameter.leaf_->name = names.front();
   owner.offset = size_, owner.kind = kind;
   const std::int64_t stacked = static_cast<std::int64_t>(names.size());
-  owner.shape = each.rank() == 1 ? Shape{round_up(each[0] * stacked, row_granule)} : Shape{round_up(each[0] * stacked, row_granule), each[1]};
+  owner.shape =
+      each.rank() == 1 ? Shape{round_up(each[0] * stacked, row_granule)} : Shape{round_up(each[0] * stacked, row_granule), each[1]};
   for (std::size_t i = 0; i < names.size(); ++i) {
     if (find(names[i])) throw ShapeError(fmt::format("parameters: {} is declared twice", names[i]));
     named_.push_back({names[i], each, size_ + static_cast<std::int64_t>(i) * each.count(), kind, initial, false, owners_.size()});
@@ -73,8 +80,9 @@ void Parameters::allocate(DType storage, const Queue& queue) {
   if (storage == DType::bf16) storage_ = zeroed<bf16>(queue, size_);
   for (Owner& o : owners_) {
     const bool low = storage == DType::bf16 && o.kind == ParameterKind::matrix;
-    const std::shared_ptr<std::byte> at = low ? std::shared_ptr<std::byte>(storage_, reinterpret_cast<std::byte*>(storage_.get() + o.offset))
-                                              : std::shared_ptr<std::byte>(master_, reinterpret_cast<std::byte*>(master_.get() + o.offset));
+    const std::shared_ptr<std::byte> at =
+        low ? std::shared_ptr<std::byte>(storage_, reinterpret_cast<std::byte*>(storage_.get() + o.offset))
+            : std::shared_ptr<std::byte>(master_, reinterpret_cast<std::byte*>(master_.get() + o.offset));
     *o.parameter.tensor_ = Tensor::over(at, o.shape, low ? DType::bf16 : DType::f32, queue, o.parameter.leaf_);
   }
 }
@@ -125,9 +133,7 @@ void Parameters::attach(Tape* tape) {
   }
 }
 
-void Parameters::zero_gradients() {
-  fill_zero(gradients_.get(), size_);
-}
+void Parameters::zero_gradients() { fill_zero(gradients_.get(), size_); }
 
 void Parameters::zero_moments() {
   fill_zero(moment1_.get(), size_);
@@ -136,7 +142,8 @@ void Parameters::zero_moments() {
 
 void Parameters::refresh_storage() {
   if (!storage_) return;
-  const kernels::Convert<float, bf16> all{{master_.get(), size_ / kSlice, kSlice, kSlice}, {storage_.get(), size_ / kSlice, kSlice, kSlice}};
+  const kernels::Convert<float, bf16> all{{master_.get(), size_ / kSlice, kSlice, kSlice},
+                                          {storage_.get(), size_ / kSlice, kSlice, kSlice}};
   on(queue_, [&]<Device D>() { kernels::convert<D>(queue_, all); });
 }
 
@@ -151,8 +158,10 @@ std::vector<kernels::Segment> Parameters::segments(float decay) const {
     const NamedParameter& p = named_[i];
     const std::int64_t end = i + 1 < named_.size() ? named_[i + 1].offset : size_;
     const kernels::Segment s{p.offset, end - p.offset, p.kind == ParameterKind::matrix ? decay : 0.0f, static_cast<std::uint8_t>(p.frozen)};
-    if (!table.empty() && table.back().decay == s.decay && table.back().frozen == s.frozen) table.back().length += s.length;
-    else table.push_back(s);
+    if (!table.empty() && table.back().decay == s.decay && table.back().frozen == s.frozen)
+      table.back().length += s.length;
+    else
+      table.push_back(s);
   }
   return table;
 }
@@ -162,16 +171,20 @@ void Parameters::adamw(float lr, float decay, std::int64_t step, const Tensor& c
   const auto run = [&]<class T>(T* storage) {
     kernels::AdamW<T> a;
     a.master = master_.get(), a.moment1 = moment1_.get(), a.moment2 = moment2_.get(), a.gradient = gradients_.get(), a.storage = storage;
-    a.segments = table.data(), a.count = static_cast<std::int64_t>(table.size()), a.clip_factor = clip_factor.data<float>(), a.lr = lr, a.step = step;
+    a.segments = table.data(), a.count = static_cast<std::int64_t>(table.size()), a.clip_factor = clip_factor.data<float>(), a.lr = lr,
+    a.step = step;
     on(queue_, [&]<Device D>() { kernels::adamw<D>(queue_, a); });
   };
-  if (storage_) run(storage_.get());
-  else run(static_cast<float*>(nullptr));
+  if (storage_)
+    run(storage_.get());
+  else
+    run(static_cast<float*>(nullptr));
 }
 
 void Parameters::gradient_norm(float clip, const Tensor& norm, const Tensor& clip_factor) const {
   const std::vector<kernels::Segment> table = segments(0);
-  const kernels::GradientNorm a{gradients_.get(), table.data(), static_cast<std::int64_t>(table.size()), clip, norm.data<float>(), clip_factor.data<float>()};
+  const kernels::GradientNorm a{gradients_.get(),         table.data(), static_cast<std::int64_t>(table.size()), clip, norm.data<float>(),
+                                clip_factor.data<float>()};
   on(queue_, [&]<Device D>() { kernels::gradient_norm<D>(queue_, a); });
 }
 

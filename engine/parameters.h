@@ -39,21 +39,22 @@ class Parameter {
 // One tensor under the name the checkpoint uses; several may lie in one Parameter (query, key, value).
 struct NamedParameter {
   std::string name;
-  Shape shape;                    // without padding rows
-  std::int64_t offset = 0;        // elements from the start of the arena
+  Shape shape;              // without padding rows
+  std::int64_t offset = 0;  // elements from the start of the arena
   ParameterKind kind = ParameterKind::matrix;
   Initial initial;
   bool frozen = false;
-  std::size_t owner = 0;          // the Parameter it lies in
+  std::size_t owner = 0;  // the Parameter it lies in
 };
 
 class Parameters {
  public:
-  static constexpr std::int64_t kSlice = 64;        // floats: 256 bytes
-  static constexpr std::int64_t kRowGranule = 64;   // vocabulary rows are padded to this in memory
+  static constexpr std::int64_t kSlice = 64;       // floats: 256 bytes
+  static constexpr std::int64_t kRowGranule = 64;  // vocabulary rows are padded to this in memory
 
   // Names share one tensor, stacked by rows in the given order; rows of the whole are padded with zeros to a multiple of `row_granule`.
-  Parameter declare(const std::vector<std::string>& names, const Shape& each, ParameterKind kind, Initial initial, std::int64_t row_granule = 1);
+  Parameter declare(const std::vector<std::string>& names, const Shape& each, ParameterKind kind, Initial initial,
+                    std::int64_t row_granule = 1);
   void allocate(DType storage, const Queue& queue = {});  // once, after all declarations; weights are zero
   void initialize(std::uint64_t seed);                    // every named tensor from its Initial, by Philox keyed on seed and name
   void allocate_training();                               // gradients and moments, zero
@@ -61,9 +62,9 @@ class Parameters {
   // Freezes what any glob ('*' matches any characters) matches and thaws the rest; returns the globs that match nothing.
   std::vector<std::string> freeze(const std::vector<std::string>& globs);
 
-  void attach(Tape* tape);                                // parameters not wholly frozen record on this tape; null: off
+  void attach(Tape* tape);  // parameters not wholly frozen record on this tape; null: off
   void zero_gradients();
-  void refresh_storage();                                 // storage copy = round(master)
+  void refresh_storage();  // storage copy = round(master)
 
   const std::vector<NamedParameter>& named() const { return named_; }
   const NamedParameter* find(const std::string& name) const;
@@ -73,9 +74,9 @@ class Parameters {
   float* moment2(const NamedParameter& p) const { return moment2_.get() + p.offset; }
   std::span<float> gradients() const { return {gradients_.get(), static_cast<std::size_t>(gradients_ ? size_ : 0)}; }
   void zero_moments();
-  std::int64_t size() const { return size_; }             // elements of the arena, padding included
+  std::int64_t size() const { return size_; }  // elements of the arena, padding included
   std::vector<kernels::Segment> segments(float decay) const;
-  void adamw(float lr, float decay, std::int64_t step, const Tensor& clip_factor);   // one pass over the arena
+  void adamw(float lr, float decay, std::int64_t step, const Tensor& clip_factor);  // one pass over the arena
   void gradient_norm(float clip, const Tensor& norm, const Tensor& clip_factor) const;
   DType storage() const { return storage_type_; }
   const Queue& queue() const { return queue_; }

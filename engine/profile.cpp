@@ -49,11 +49,13 @@ Measured::~Measured() {
 std::string profile_table(double peak_gflops, double peak_gbytes) {
   std::vector<std::pair<std::pair<std::string, Direction>, Row>> rows(table().begin(), table().end());
   std::sort(rows.begin(), rows.end(), [](const auto& a, const auto& b) { return a.second.seconds > b.second.seconds; });
-  std::string text = fmt::format("{:<18} {:<9} {:>8} {:>10} {:>9} {:>8} {:>7}\n", "operator", "pass", "calls", "ms", "GFLOP/s", "GB/s", "% peak");
+  std::string text =
+      fmt::format("{:<18} {:<9} {:>8} {:>10} {:>9} {:>8} {:>7}\n", "operator", "pass", "calls", "ms", "GFLOP/s", "GB/s", "% peak");
   for (const auto& [key, row] : rows) {
     const double gflops = row.flops / row.seconds / 1e9, gbytes = row.bytes / row.seconds / 1e9;
     const double share = std::max(gflops / peak_gflops, gbytes / peak_gbytes);
-    text += fmt::format("{:<18} {:<9} {:>8} {:>10.1f} {:>9.1f} {:>8.1f} {:>7.0f}\n", key.first, name_of(key.second), row.calls, row.seconds * 1e3, gflops, gbytes, share * 100);
+    text += fmt::format("{:<18} {:<9} {:>8} {:>10.1f} {:>9.1f} {:>8.1f} {:>7.0f}\n", key.first, name_of(key.second), row.calls,
+                        row.seconds * 1e3, gflops, gbytes, share * 100);
   }
   return text;
 }
@@ -66,8 +68,8 @@ void check_finite(const char* name, Direction direction, const Tensor& x) {
   const auto bad = std::find_if(values.begin(), values.end(), [](float v) { return !std::isfinite(v); });
   if (bad == values.end()) return;
   const std::int64_t at = bad - values.begin();
-  throw NumericalError(fmt::format("{}: {} gave {} in row {}, column {} of {}; it is the first operator with a number that is not finite", name, name_of(direction),
-                                   *bad, at / x.columns(), at % x.columns(), x.shape().text()));
+  throw NumericalError(fmt::format("{}: {} gave {} in row {}, column {} of {}; it is the first operator with a number that is not finite",
+                                   name, name_of(direction), *bad, at / x.columns(), at % x.columns(), x.shape().text()));
 }
 
 }  // namespace lc

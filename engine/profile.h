@@ -29,7 +29,8 @@ class Measured {  // adds time, bytes and operations of one operator call to the
   std::chrono::steady_clock::time_point start_;
 };
 
-std::string profile_table(double peak_gflops, double peak_gbytes);  // per operator: calls, ms, GFLOP/s, GB/s, share of the larger of the two peaks
+std::string profile_table(double peak_gflops,
+                          double peak_gbytes);  // per operator: calls, ms, GFLOP/s, GB/s, share of the larger of the two peaks
 void reset_profile();
 void check_finite(const char* name, Direction direction, const Tensor& x);  // NumericalError naming the operator
 

@@ -73,7 +73,8 @@ class HeaderParser {
     } else {
       field_ = key;
       if (!fields_.insert(key).second) refuse(path_, name_, fmt::format("the field '{}' occurs twice", shown(key)));
-      if (!in_metadata_ && key != "dtype" && key != "shape" && key != "data_offsets") refuse(path_, name_, fmt::format("unknown field '{}'", shown(key)));
+      if (!in_metadata_ && key != "dtype" && key != "shape" && key != "data_offsets")
+        refuse(path_, name_, fmt::format("unknown field '{}'", shown(key)));
     }
     return true;
   }
@@ -114,7 +115,9 @@ class HeaderParser {
  private:
   [[noreturn]] void unexpected(std::string_view what) const {
     if (depth_ == 0) refuse(path_, "", fmt::format("the header is {} where an object was expected", what));
-    refuse(path_, name_, fmt::format("{} where it does not belong{}", what, depth_ > 1 && !field_.empty() ? fmt::format(" (field '{}')", shown(field_)) : ""));
+    refuse(path_, name_,
+           fmt::format("{} where it does not belong{}", what,
+                       depth_ > 1 && !field_.empty() ? fmt::format(" (field '{}')", shown(field_)) : ""));
   }
   void check_name() const {
     if (name_.empty()) refuse(path_, "", "a tensor has no name");
@@ -136,7 +139,8 @@ class HeaderParser {
     const auto wanted = bytes_of(tensor_.type, tensor_.shape);
     if (!wanted) refuse(path_, name_, fmt::format("the shape {} is too large to be true", tensor_.shape));
     if (*wanted != tensor_.bytes) {
-      refuse(path_, name_, fmt::format("{} {} needs {} bytes, data_offsets give {}", name_of(tensor_.type), tensor_.shape, *wanted, tensor_.bytes));
+      refuse(path_, name_,
+             fmt::format("{} {} needs {} bytes, data_offsets give {}", name_of(tensor_.type), tensor_.shape, *wanted, tensor_.bytes));
     }
     tensors.push_back(std::move(tensor_));
   }
@@ -155,10 +159,12 @@ class HeaderParser {
 void check_layout(const std::filesystem::path& path, const std::vector<StoredTensor>& tensors, std::uint64_t data_bytes) {
   std::vector<const StoredTensor*> by_place;
   for (const StoredTensor& tensor : tensors) by_place.push_back(&tensor);
-  std::sort(by_place.begin(), by_place.end(), [](const auto* a, const auto* b) { return std::pair(a->begin, a->bytes) < std::pair(b->begin, b->bytes); });
+  std::sort(by_place.begin(), by_place.end(),
+            [](const auto* a, const auto* b) { return std::pair(a->begin, a->bytes) < std::pair(b->begin, b->bytes); });
   std::uint64_t end = 0;
   for (const StoredTensor* tensor : by_place) {
-    if (tensor->begin < end) refuse(path, tensor->name, fmt::format("overlaps the tensor before it (begins at byte {}, wanted {})", tensor->begin, end));
+    if (tensor->begin < end)
+      refuse(path, tensor->name, fmt::format("overlaps the tensor before it (begins at byte {}, wanted {})", tensor->begin, end));
     if (tensor->begin > end) refuse(path, tensor->name, fmt::format("a gap of {} bytes lies before it", tensor->begin - end));
     end += tensor->bytes;
   }
@@ -172,8 +178,10 @@ SafetensorsReader::SafetensorsReader(std::filesystem::path file) : file_(std::mo
   std::uint64_t header_bytes = 0;
   if (file_bytes < 8) refuse(path(), "", fmt::format("it has {} bytes, too few for a header", file_bytes));
   if (!file_.read(0, std::as_writable_bytes(std::span(&header_bytes, 1)))) refuse(path(), "", "it ends in its header");
-  if (header_bytes > kLongestHeader) refuse(path(), "", fmt::format("a header of {} bytes, at most {} are allowed", header_bytes, kLongestHeader));
-  if (header_bytes > file_bytes - 8) refuse(path(), "", fmt::format("a header of {} bytes in a file of {} (cut off?)", header_bytes, file_bytes));
+  if (header_bytes > kLongestHeader)
+    refuse(path(), "", fmt::format("a header of {} bytes, at most {} are allowed", header_bytes, kLongestHeader));
+  if (header_bytes > file_bytes - 8)
+    refuse(path(), "", fmt::format("a header of {} bytes in a file of {} (cut off?)", header_bytes, file_bytes));
   std::string header(header_bytes, '\0');
   if (!file_.read(8, std::as_writable_bytes(std::span(header)))) refuse(path(), "", "it ends in its header");
   if (header.empty() || header.front() != '{') refuse(path(), "", "the header does not begin with '{'");
@@ -187,19 +195,22 @@ SafetensorsReader::SafetensorsReader(std::filesystem::path file) : file_(std::mo
 }
 
 const StoredTensor* SafetensorsReader::find(std::string_view name) const {
-  const auto place = std::lower_bound(tensors_.begin(), tensors_.end(), name, [](const StoredTensor& t, std::string_view n) { return t.name < n; });
+  const auto place =
+      std::lower_bound(tensors_.begin(), tensors_.end(), name, [](const StoredTensor& t, std::string_view n) { return t.name < n; });
   return place != tensors_.end() && place->name == name ? &*place : nullptr;
 }
 
 const StoredTensor& SafetensorsReader::at(std::string_view name) const {
   if (const StoredTensor* tensor = find(name)) return *tensor;
-  throw ModelError(fmt::format("{}:{}: there is no such tensor among the {} of the file; is it the right file?", path().string(), name, tensors_.size()));
+  throw ModelError(fmt::format("{}:{}: there is no such tensor among the {} of the file; is it the right file?", path().string(), name,
+                               tensors_.size()));
 }
 
 const StoredTensor& SafetensorsReader::of_type(std::string_view name, StoredType wanted) const {
   const StoredTensor& tensor = at(name);
   if (tensor.type == wanted) return tensor;
-  throw ModelError(fmt::format("{}:{}: wanted {}, found {}; convert the file", path().string(), name, name_of(wanted), name_of(tensor.type)));
+  throw ModelError(
+      fmt::format("{}:{}: wanted {}, found {}; convert the file", path().string(), name, name_of(wanted), name_of(tensor.type)));
 }
 
 void SafetensorsReader::read_at(const StoredTensor& tensor, std::uint64_t offset, std::span<std::byte> out) const {
@@ -209,7 +220,8 @@ void SafetensorsReader::read_at(const StoredTensor& tensor, std::uint64_t offset
 void SafetensorsReader::read_raw(std::string_view name, std::span<std::byte> out) const {
   const StoredTensor& tensor = at(name);
   if (out.size() != tensor.bytes) {
-    throw ModelError(fmt::format("{}:{}: wanted {} bytes, found {} {}; is it the right file?", path().string(), name, out.size(), name_of(tensor.type), tensor.shape));
+    throw ModelError(fmt::format("{}:{}: wanted {} bytes, found {} {}; is it the right file?", path().string(), name, out.size(),
+                                 name_of(tensor.type), tensor.shape));
   }
   read_at(tensor, 0, out);
 }
@@ -218,13 +230,16 @@ void SafetensorsReader::read(std::string_view name, std::span<float> out) const 
   const StoredTensor& tensor = at(name);
   if (!is_weight(tensor.type)) of_type(name, StoredType::f32);
   if (out.size() != tensor.elements()) {
-    throw ModelError(fmt::format("{}:{}: wanted {} numbers, found shape {}; is it the right file?", path().string(), name, out.size(), tensor.shape));
+    throw ModelError(
+        fmt::format("{}:{}: wanted {} numbers, found shape {}; is it the right file?", path().string(), name, out.size(), tensor.shape));
   }
-  if (!read_floats(file_, data_begin_ + tensor.begin, tensor.type, out)) refuse(path(), tensor.name, "the file became shorter while it was read");
+  if (!read_floats(file_, data_begin_ + tensor.begin, tensor.type, out))
+    refuse(path(), tensor.name, "the file became shorter while it was read");
 }
 
 void write_safetensors(const std::filesystem::path& path, std::vector<TensorToStore> tensors, const StoredMetadata& metadata) {
-  std::sort(tensors.begin(), tensors.end(), [](const auto& a, const auto& b) { return a.type != b.type ? a.type > b.type : a.name < b.name; });
+  std::sort(tensors.begin(), tensors.end(),
+            [](const auto& a, const auto& b) { return a.type != b.type ? a.type > b.type : a.name < b.name; });
   const auto quoted = [](const std::string& text) { return nlohmann::json(text).dump(); };
   std::string header = "{";
   if (!metadata.empty()) {
@@ -238,7 +253,8 @@ void write_safetensors(const std::filesystem::path& path, std::vector<TensorToSt
   for (const TensorToStore& tensor : tensors) {
     if (!names.insert(tensor.name).second) throw ShapeError(fmt::format("safetensors: two tensors are called {}", tensor.name));
     if (bytes_of(tensor.type, tensor.shape) != tensor.data.size()) {
-      throw ShapeError(fmt::format("safetensors: {} has {} bytes for {} {}", tensor.name, tensor.data.size(), name_of(tensor.type), tensor.shape));
+      throw ShapeError(
+          fmt::format("safetensors: {} has {} bytes for {} {}", tensor.name, tensor.data.size(), name_of(tensor.type), tensor.shape));
     }
     header += fmt::format("{}:{{\"dtype\":\"{}\",\"shape\":[{}],\"data_offsets\":[{},{}]}},", quoted(tensor.name), name_of(tensor.type),
                           fmt::join(tensor.shape, ","), end, end + tensor.data.size());

@@ -29,7 +29,8 @@ class SafetensorsReader {
 
   void read(std::string_view name, std::span<float> out) const;  // F32, F16 or BF16; out.size() == elements
   void read_raw(std::string_view name, std::span<std::byte> out) const;
-  template <class T> std::vector<T> values(std::string_view name) const {  // T's own type only
+  template <class T>
+  std::vector<T> values(std::string_view name) const {  // T's own type only
     std::vector<T> all(of_type(name, stored_type_of<T>).elements());
     read_raw(name, std::as_writable_bytes(std::span(all)));
     return all;
@@ -53,6 +54,7 @@ struct TensorToStore {
 };
 
 // Atomic and byte for byte what the reference implementation writes. Two tensors of one name or data of another size: ShapeError.
-void write_safetensors(const std::filesystem::path& path, std::vector<TensorToStore> tensors, const StoredMetadata& metadata = {{"format", "pt"}});
+void write_safetensors(const std::filesystem::path& path, std::vector<TensorToStore> tensors,
+                       const StoredMetadata& metadata = {{"format", "pt"}});
 
 }  // namespace lc

@@ -13,8 +13,19 @@ struct TypeRow {
   const char* name;
   size_t bytes;
 };
-constexpr std::array<TypeRow, 13> kTypes{{{"BOOL", 1}, {"U8", 1}, {"I8", 1}, {"I16", 2}, {"U16", 2}, {"F16", 2}, {"BF16", 2},
-                                          {"I32", 4}, {"U32", 4}, {"F32", 4}, {"F64", 8}, {"I64", 8}, {"U64", 8}}};
+constexpr std::array<TypeRow, 13> kTypes{{{"BOOL", 1},
+                                          {"U8", 1},
+                                          {"I8", 1},
+                                          {"I16", 2},
+                                          {"U16", 2},
+                                          {"F16", 2},
+                                          {"BF16", 2},
+                                          {"I32", 4},
+                                          {"U32", 4},
+                                          {"F32", 4},
+                                          {"F64", 8},
+                                          {"I64", 8},
+                                          {"U64", 8}}};
 
 float float_of_half(std::uint16_t half) {
   const std::uint32_t sign = static_cast<std::uint32_t>(half & 0x8000u) << 16, exponent = (half >> 10) & 31u, mantissa = half & 1023u;

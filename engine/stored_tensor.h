@@ -17,13 +17,20 @@ enum class StoredType : std::uint8_t { boolean, u8, i8, i16, u16, f16, bf16, i32
 size_t size_of(StoredType type);
 const char* name_of(StoredType type);  // as safetensors writes it: "F32"
 
-template <class T> inline constexpr StoredType stored_type_of = StoredType::f32;
-template <> inline constexpr StoredType stored_type_of<bf16> = StoredType::bf16;
-template <> inline constexpr StoredType stored_type_of<double> = StoredType::f64;
-template <> inline constexpr StoredType stored_type_of<std::uint8_t> = StoredType::u8;
-template <> inline constexpr StoredType stored_type_of<std::int32_t> = StoredType::i32;
-template <> inline constexpr StoredType stored_type_of<std::int64_t> = StoredType::i64;
-template <> inline constexpr StoredType stored_type_of<std::uint64_t> = StoredType::u64;
+template <class T>
+inline constexpr StoredType stored_type_of = StoredType::f32;
+template <>
+inline constexpr StoredType stored_type_of<bf16> = StoredType::bf16;
+template <>
+inline constexpr StoredType stored_type_of<double> = StoredType::f64;
+template <>
+inline constexpr StoredType stored_type_of<std::uint8_t> = StoredType::u8;
+template <>
+inline constexpr StoredType stored_type_of<std::int32_t> = StoredType::i32;
+template <>
+inline constexpr StoredType stored_type_of<std::int64_t> = StoredType::i64;
+template <>
+inline constexpr StoredType stored_type_of<std::uint64_t> = StoredType::u64;
 
 struct StoredTensor {
   std::string name;

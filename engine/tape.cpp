@@ -15,9 +15,15 @@ bool overlap(const Range& a, const Range& b) { return a.first < b.second && b.fi
 
 // to += from (or =), whatever their types.
 void move_into(const Tensor& to, const Tensor& from, kernels::Into into) {
-  const auto run = [&]<class From, class To>() { on(to.queue(), [&]<Device D>() { kernels::convert<D>(to.queue(), kernels::Convert<From, To>{from.view<const From>(), to.view<To>(), into}); }); };
-  if (from.dtype() == DType::f32) to.dtype() == DType::f32 ? run.operator()<float, float>() : run.operator()<float, bf16>();
-  else to.dtype() == DType::f32 ? run.operator()<bf16, float>() : run.operator()<bf16, bf16>();
+  const auto run = [&]<class From, class To>() {
+    on(to.queue(), [&]<Device D>() {
+      kernels::convert<D>(to.queue(), kernels::Convert<From, To>{from.view<const From>(), to.view<To>(), into});
+    });
+  };
+  if (from.dtype() == DType::f32)
+    to.dtype() == DType::f32 ? run.operator()<float, float>() : run.operator()<float, bf16>();
+  else
+    to.dtype() == DType::f32 ? run.operator()<bf16, float>() : run.operator()<bf16, bf16>();
 }
 
 // Sets the leaves' tape for a while.
@@ -45,7 +51,8 @@ Tape* tape_of(const char* name, std::span<const Tensor> in) {
   for (const Tensor& t : in) {
     if (!t.tape()) continue;
     if (tape && tape != t.tape()) {
-      throw ShapeError(fmt::format("{}: wanted inputs of one tape, got two (a recompute segment uses {} without declaring it?)", name, t.leaf() ? t.leaf()->name : "an outer tensor"));
+      throw ShapeError(fmt::format("{}: wanted inputs of one tape, got two (a recompute segment uses {} without declaring it?)", name,
+                                   t.leaf() ? t.leaf()->name : "an outer tensor"));
     }
     tape = t.tape();
   }
@@ -103,11 +110,15 @@ Tensor Tape::recompute(const std::vector<Tensor>& inputs, const std::vector<std:
       if (!gradient) continue;
       if (plain[i].dtype() == DType::f32) {
         const auto g = d.to<float>(i);
-        on(dout.queue(), [&]<Device D>() { kernels::convert<D>(dout.queue(), kernels::Convert<float, float>{gradient.view<const float>(), g.to, g.into}); });
+        on(dout.queue(), [&]<Device D>() {
+          kernels::convert<D>(dout.queue(), kernels::Convert<float, float>{gradient.view<const float>(), g.to, g.into});
+        });
       } else {
         const auto g = d.to<bf16>(i);
         const Tensor rounded = gradient.to(DType::bf16);
-        on(dout.queue(), [&]<Device D>() { kernels::convert<D>(dout.queue(), kernels::Convert<bf16, bf16>{rounded.view<const bf16>(), g.to, g.into}); });
+        on(dout.queue(), [&]<Device D>() {
+          kernels::convert<D>(dout.queue(), kernels::Convert<bf16, bf16>{rounded.view<const bf16>(), g.to, g.into});
+        });
       }
     }
   });
@@ -130,9 +141,11 @@ void Tape::add_to_slot(int slot, std::int64_t first_column, const Tensor& gradie
   const Range range{first_column, first_column + gradient.columns()};
   const bool whole = range == Range{0, s.shape.columns()};
   const bool seen = std::any_of(s.written.begin(), s.written.end(), [&](const Range& w) { return overlap(w, range); });
-  const bool known = std::any_of(s.written.begin(), s.written.end(), [&](const Range& w) { return w.first <= range.first && range.second <= w.second; });
+  const bool known =
+      std::any_of(s.written.begin(), s.written.end(), [&](const Range& w) { return w.first <= range.first && range.second <= w.second; });
   if (seen && !known) throw ShapeError("tape: wanted column slices of one tensor to be equal or apart, got overlapping ones");
-  move_into(whole ? buffer : buffer.slice_columns(first_column, gradient.columns()), gradient, seen ? kernels::Into::add : kernels::Into::write);
+  move_into(whole ? buffer : buffer.slice_columns(first_column, gradient.columns()), gradient,
+            seen ? kernels::Into::add : kernels::Into::write);
   if (!seen) s.written.push_back(range);
 }
 
@@ -162,7 +175,8 @@ Tensor Tape::take_gradient(int slot) {
 void Tape::backward(const std::vector<Seed>& seeds) {
   for (const Seed& seed : seeds) {
     if (seed.of.tape() != this) throw ShapeError("backward: wanted seeds recorded on this tape");
-    if (seed.of.shape() != seed.gradient.shape()) throw ShapeError(fmt::format("backward: wanted a seed of {}, got {}", seed.of.shape().text(), seed.gradient.shape().text()));
+    if (seed.of.shape() != seed.gradient.shape())
+      throw ShapeError(fmt::format("backward: wanted a seed of {}, got {}", seed.of.shape().text(), seed.gradient.shape().text()));
     add_to_slot(seed.of.slot(), seed.of.first_column(), seed.gradient);
   }
   while (!nodes_.empty()) {
@@ -184,11 +198,13 @@ std::pair<Tensor, kernels::Into> Gradients::place_of(std::size_t i, DType type) 
   if (x.leaf()) throw ShapeError(fmt::format("tape: {} is a parameter; its gradient is asked for with parameter()", x.leaf()->name));
   Tape::Slot& s = tape_.slots_[x.slot()];
   const Range range{x.first_column(), x.first_column() + x.columns()};
-  const bool twice = std::any_of(given_.begin(), given_.end(), [&](const auto& g) { return g.first == x.slot() && overlap(g.second, range); });
+  const bool twice =
+      std::any_of(given_.begin(), given_.end(), [&](const auto& g) { return g.first == x.slot() && overlap(g.second, range); });
   given_.push_back({x.slot(), range});
   Tensor& buffer = tape_.gradient_buffer(x.slot(), false);
   const bool seen = std::any_of(s.written.begin(), s.written.end(), [&](const Range& w) { return overlap(w, range); });
-  const bool known = std::any_of(s.written.begin(), s.written.end(), [&](const Range& w) { return w.first <= range.first && range.second <= w.second; });
+  const bool known =
+      std::any_of(s.written.begin(), s.written.end(), [&](const Range& w) { return w.first <= range.first && range.second <= w.second; });
   if (twice || buffer.dtype() != type || (seen && !known)) {
     waiting_.push_back({x.slot(), x.first_column(), Tensor::empty(x.shape(), type, x.queue())});
     return {waiting_.back().gradient, kernels::Into::write};
@@ -207,7 +223,8 @@ float* Gradients::parameter(std::size_t i) {
     return memory.get();
   }
   Tape::Slot& s = tape_.slots_[x.slot()];
-  if (x.first_column() != 0 || x.columns() != s.shape.columns()) throw ShapeError("tape: wanted a whole tensor as parameter, got a column slice");
+  if (x.first_column() != 0 || x.columns() != s.shape.columns())
+    throw ShapeError("tape: wanted a whole tensor as parameter, got a column slice");
   Tensor& buffer = tape_.gradient_buffer(x.slot(), true);
   if (s.written.empty()) {
     buffer.fill_zero();

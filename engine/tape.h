@@ -23,8 +23,8 @@ class Tape {
   Tape(const Tape&) = delete;
   Tape& operator=(const Tape&) = delete;
 
-  Tensor watch(const Tensor& x);                              // x, with a gradient that can be asked for after backward
-  Tensor gradient(const Tensor& watched) const;               // absent when nothing reached it
+  Tensor watch(const Tensor& x);                 // x, with a gradient that can be asked for after backward
+  Tensor gradient(const Tensor& watched) const;  // absent when nothing reached it
   Tensor record(const char* name, std::vector<Tensor> in, const Tensor& out, Backward backward);
 
   // Runs `ready` during backward once the gradients of everything recorded after this point are complete (the reducer's cue).
@@ -71,13 +71,14 @@ class Gradients {
   Gradients& operator=(const Gradients&) = delete;
 
   bool wanted(std::size_t i) const { return i < in_.size() && in_[i].tape() != nullptr; }
-  template <class T> kernels::Gradient<T> to(std::size_t i) {
+  template <class T>
+  kernels::Gradient<T> to(std::size_t i) {
     if (!wanted(i)) return {};
     const auto [place, into] = place_of(i, dtype_of<T>);
     places_.push_back(place);
     return {place.template view<T>(), into};
   }
-  float* parameter(std::size_t i);  // float, contiguous, added to; null when not wanted
+  float* parameter(std::size_t i);                               // float, contiguous, added to; null when not wanted
   const std::vector<Tensor>& places() const { return places_; }  // every place that was asked for, for --check-finite
 
  private:

@@ -58,14 +58,17 @@ Tensor Tensor::from_bytes(const void* values, std::size_t bytes, const Shape& sh
     throw ShapeError(fmt::format("tensor: wanted {} elements for {}, got {}", shape.count(), shape.text(), bytes / size_of(type)));
   }
   Tensor t = empty(shape, type, queue);
-  if (queue.device == Device::cuda) cuda::upload(queue, t.raw(), values, {bytes, 1, bytes, bytes});
-  else if (bytes) std::memcpy(t.raw(), values, bytes);
+  if (queue.device == Device::cuda)
+    cuda::upload(queue, t.raw(), values, {bytes, 1, bytes, bytes});
+  else if (bytes)
+    std::memcpy(t.raw(), values, bytes);
   return t;
 }
 
 Tensor Tensor::over(std::shared_ptr<std::byte> owner, const Shape& shape, DType type, const Queue& queue, std::shared_ptr<Leaf> leaf) {
   Tensor t;
-  t.storage_ = std::move(owner), t.shape_ = shape, t.stride_ = shape.columns(), t.dtype_ = type, t.queue_ = queue, t.leaf_ = std::move(leaf);
+  t.storage_ = std::move(owner), t.shape_ = shape, t.stride_ = shape.columns(), t.dtype_ = type, t.queue_ = queue,
+  t.leaf_ = std::move(leaf);
   return t;
 }
 
@@ -113,8 +116,10 @@ Tensor Tensor::to(DType type) const {
   require_storage_type("convert", *this);
   Tensor t = empty(shape_, type, queue_);
   on(queue_, [&]<Device D>() {
-    if (type == DType::bf16) kernels::convert<D>(queue_, kernels::Convert<float, bf16>{view<const float>(), t.view<bf16>(), kernels::Into::write});
-    else kernels::convert<D>(queue_, kernels::Convert<bf16, float>{view<const bf16>(), t.view<float>(), kernels::Into::write});
+    if (type == DType::bf16)
+      kernels::convert<D>(queue_, kernels::Convert<float, bf16>{view<const float>(), t.view<bf16>(), kernels::Into::write});
+    else
+      kernels::convert<D>(queue_, kernels::Convert<bf16, float>{view<const bf16>(), t.view<float>(), kernels::Into::write});
   });
   return t;
 }
@@ -146,7 +151,8 @@ Tensor Tensor::recorded(Tape* tape, int slot) const {
 }
 
 void require_storage_type(const char* word, const Tensor& x) {
-  if (x.dtype() != DType::f32 && x.dtype() != DType::bf16) throw ShapeError(fmt::format("{}: wanted f32 or bf16, got {}", word, name_of(x.dtype())));
+  if (x.dtype() != DType::f32 && x.dtype() != DType::bf16)
+    throw ShapeError(fmt::format("{}: wanted f32 or bf16, got {}", word, name_of(x.dtype())));
 }
 
 }  // namespace lc

@@ -43,14 +43,16 @@ struct Leaf {
 
 class Tensor {
  public:
-  Tensor() = default;                                                      // absent
-  static Tensor empty(const Shape&, DType, const Queue& = {});             // uninitialised
+  Tensor() = default;                                           // absent
+  static Tensor empty(const Shape&, DType, const Queue& = {});  // uninitialised
   static Tensor zeros(const Shape&, DType, const Queue& = {});
-  static Tensor scalar(float value, const Queue& = {});                    // (1) float
-  template <class T> static Tensor from(std::span<const T> values, const Shape& shape, const Queue& queue = {}) {
+  static Tensor scalar(float value, const Queue& = {});  // (1) float
+  template <class T>
+  static Tensor from(std::span<const T> values, const Shape& shape, const Queue& queue = {}) {
     return from_bytes(values.data(), values.size() * sizeof(T), shape, dtype_of<T>, queue);
   }
-  template <class T> static Tensor from(const std::vector<T>& values, const Queue& queue = {}) {
+  template <class T>
+  static Tensor from(const std::vector<T>& values, const Queue& queue = {}) {
     return from(std::span<const T>(values), Shape{static_cast<std::int64_t>(values.size())}, queue);
   }
   // Memory of somebody else (the arena): kept alive through `owner`.
@@ -66,19 +68,24 @@ class Tensor {
   const Queue& queue() const { return queue_; }
 
   void* raw() const { return storage_.get(); }
-  template <class T> T* data() const { return static_cast<T*>(checked(dtype_of<T>)); }
-  template <class T> kernels::Rows<T> view() const {  // T may be const
+  template <class T>
+  T* data() const {
+    return static_cast<T*>(checked(dtype_of<T>));
+  }
+  template <class T>
+  kernels::Rows<T> view() const {  // T may be const
     return {storage_ ? static_cast<T*>(checked(dtype_of<std::remove_const_t<T>>)) : nullptr, rows(), columns(), stride_};
   }
   Tensor slice_columns(std::int64_t begin, std::int64_t count) const;  // a view; its gradient is the same slice of the whole's gradient
   Tensor slice_rows(std::int64_t begin, std::int64_t count) const;     // a view; not differentiable
-  template <class T> std::vector<T> to_host() const {
+  template <class T>
+  std::vector<T> to_host() const {
     std::vector<T> out(static_cast<std::size_t>(shape_.count()));
     copy_to_host(out.data(), dtype_of<T>);
     return out;
   }
-  float item() const;                     // the one element of a float tensor, on the host
-  Tensor to(DType) const;                 // converted copy (f32, bf16); itself when equal
+  float item() const;      // the one element of a float tensor, on the host
+  Tensor to(DType) const;  // converted copy (f32, bf16); itself when equal
   void fill_zero() const;
 
   // ---- gradient
@@ -86,9 +93,9 @@ class Tensor {
   int slot() const { return slot_; }
   std::int64_t first_column() const { return first_column_; }  // of this view in the recorded tensor
   const std::shared_ptr<Leaf>& leaf() const { return leaf_; }
-  Tensor detached() const;                                     // the same numbers, off any tape
-  Tensor without_numbers() const;                              // the same place on the tape, no memory
-  Tensor recorded(Tape* tape, int slot) const;                 // for the tape itself
+  Tensor detached() const;                      // the same numbers, off any tape
+  Tensor without_numbers() const;               // the same place on the tape, no memory
+  Tensor recorded(Tape* tape, int slot) const;  // for the tape itself
 
  private:
   static Tensor from_bytes(const void*, std::size_t bytes, const Shape&, DType, const Queue&);
@@ -105,15 +112,21 @@ class Tensor {
 };
 
 // Runs f<Device>() where a queue says: the one place where the device is chosen. The queue's device was asked for when its memory was.
-template <class F> void on(const Queue& queue, F&& f) {
-  if (queue.device == Device::cuda) f.template operator()<Device::cuda>();
-  else f.template operator()<Device::cpu>();
+template <class F>
+void on(const Queue& queue, F&& f) {
+  if (queue.device == Device::cuda)
+    f.template operator()<Device::cuda>();
+  else
+    f.template operator()<Device::cpu>();
 }
 // Runs f<Device, T>() for a queue and a storage type.
-template <class F> void on(const Queue& queue, DType type, F&& f) {
+template <class F>
+void on(const Queue& queue, DType type, F&& f) {
   on(queue, [&]<Device D>() {
-    if (type == DType::bf16) f.template operator()<D, bf16>();
-    else f.template operator()<D, float>();
+    if (type == DType::bf16)
+      f.template operator()<D, bf16>();
+    else
+      f.template operator()<D, float>();
   });
 }
 void require_storage_type(const char* word, const Tensor& x);  // f32 or bf16, else ShapeError

@@ -33,19 +33,30 @@ struct bf16 {
 };
 constexpr float to_float(float x) { return x; }
 constexpr float to_float(bf16 x) { return std::bit_cast<float>(static_cast<std::uint32_t>(x.bits) << 16); }
-template <class T> constexpr T from_float(float x);
-template <> constexpr float from_float<float>(float x) { return x; }
-template <> constexpr bf16 from_float<bf16>(float x) {
+template <class T>
+constexpr T from_float(float x);
+template <>
+constexpr float from_float<float>(float x) {
+  return x;
+}
+template <>
+constexpr bf16 from_float<bf16>(float x) {
   const std::uint32_t u = std::bit_cast<std::uint32_t>(x);
   if ((u & 0x7fffffffu) > 0x7f800000u) return {static_cast<std::uint16_t>((u >> 16) | 0x40)};  // NaN stays NaN
   return {static_cast<std::uint16_t>((u + 0x7fffu + ((u >> 16) & 1u)) >> 16)};
 }
-template <class T> inline constexpr DType dtype_of = DType::f32;
-template <> inline constexpr DType dtype_of<bf16> = DType::bf16;
-template <> inline constexpr DType dtype_of<std::int32_t> = DType::i32;
-template <> inline constexpr DType dtype_of<std::int64_t> = DType::i64;
-template <> inline constexpr DType dtype_of<std::uint64_t> = DType::u64;
-template <> inline constexpr DType dtype_of<std::uint8_t> = DType::u8;
+template <class T>
+inline constexpr DType dtype_of = DType::f32;
+template <>
+inline constexpr DType dtype_of<bf16> = DType::bf16;
+template <>
+inline constexpr DType dtype_of<std::int32_t> = DType::i32;
+template <>
+inline constexpr DType dtype_of<std::int64_t> = DType::i64;
+template <>
+inline constexpr DType dtype_of<std::uint64_t> = DType::u64;
+template <>
+inline constexpr DType dtype_of<std::uint8_t> = DType::u8;
 
 // ---- Chance: Philox4x32 (Salmon et al., SC'11). SPEC §1 fixes which element gets which bits.
 
@@ -56,7 +67,8 @@ struct PhiloxKey {
   std::uint32_t word[2];
 };
 
-template <int Rounds> constexpr Philox philox(Philox c, PhiloxKey k) {
+template <int Rounds>
+constexpr Philox philox(Philox c, PhiloxKey k) {
   for (int round = 0; round < Rounds; ++round) {
     const std::uint64_t a = std::uint64_t{0xD2511F53u} * c.word[0], b = std::uint64_t{0xCD9E8D57u} * c.word[2];
     c = {{static_cast<std::uint32_t>(b >> 32) ^ c.word[1] ^ k.word[0], static_cast<std::uint32_t>(b),
@@ -97,13 +109,16 @@ struct Dropout {
 //            columns 8j + 2(l mod 4) + e; byte 2r + e of word j (r, e in {0, 1}, j = 0…3).
 // hidden:    one call of 7 rounds serves 16 neighbouring columns of a row; column c is byte c mod 4 of word (c / 4) mod 4.
 constexpr Philox attention_bits(const Dropout& d, std::uint64_t sequence, int head, int row_block, int column_block_and_lane) {
-  return philox<7>({{static_cast<std::uint32_t>(sequence), static_cast<std::uint32_t>(sequence >> 32), d.site << 8 | static_cast<std::uint32_t>(head),
-                     static_cast<std::uint32_t>(row_block) << 18 | static_cast<std::uint32_t>(column_block_and_lane)}}, d.key);
+  return philox<7>(
+      {{static_cast<std::uint32_t>(sequence), static_cast<std::uint32_t>(sequence >> 32), d.site << 8 | static_cast<std::uint32_t>(head),
+        static_cast<std::uint32_t>(row_block) << 18 | static_cast<std::uint32_t>(column_block_and_lane)}},
+      d.key);
 }
 constexpr int attention_column_block_and_lane(int column_block, int lane) { return column_block << 5 | lane; }
 constexpr Philox hidden_bits(const Dropout& d, std::uint64_t sequence, int row, int column_block) {
   return philox<7>({{static_cast<std::uint32_t>(sequence), static_cast<std::uint32_t>(sequence >> 32), d.site << 8,
-                     static_cast<std::uint32_t>(row) << 12 | static_cast<std::uint32_t>(column_block)}}, d.key);
+                     static_cast<std::uint32_t>(row) << 12 | static_cast<std::uint32_t>(column_block)}},
+                   d.key);
 }
 // A byte is kept when it is below this threshold (0 … 256), dithered per (site, head, 16-row block) so that the mean is 1 − rate.
 constexpr std::uint32_t keep_threshold(const Dropout& d, std::uint64_t sequence, int head, int row_block) {
@@ -111,7 +126,8 @@ constexpr std::uint32_t keep_threshold(const Dropout& d, std::uint64_t sequence,
   const std::uint32_t whole = static_cast<std::uint32_t>(wanted);
   const std::uint32_t fraction = static_cast<std::uint32_t>((wanted - whole) * 4294967296.0);
   const Philox draw = philox<7>({{static_cast<std::uint32_t>(sequence), static_cast<std::uint32_t>(sequence >> 32),
-                                  0x80000000u | d.site << 8 | static_cast<std::uint32_t>(head), static_cast<std::uint32_t>(row_block)}}, d.key);
+                                  0x80000000u | d.site << 8 | static_cast<std::uint32_t>(head), static_cast<std::uint32_t>(row_block)}},
+                                d.key);
   return whole + (draw.word[0] < fraction ? 1u : 0u);
 }
 constexpr float keep_scale(const Dropout& d) { return static_cast<float>(1.0 / (1.0 - static_cast<double>(d.rate))); }

@@ -24,9 +24,12 @@ int main(int argc, char** argv) {
   CLI::App program("LangCell: cells and the words for them. Train on your own cells, label cells by a text.", "langcell");
   program.set_version_flag("--version", std::string("langcell ") + lc::build::kVersion);
   program.require_subcommand(1);
-  program.footer("first labels:\n  langcell train cells.h5ad --texts types.json --label-key cell_type --out model\n  langcell annotate new.h5ad --model model --texts types.json --out labelled.h5ad\n");
-  for (const auto add : {lc::register_info, lc::register_simulate, lc::register_split, lc::register_vocab, lc::register_tokenize, lc::register_pretrain, lc::register_train,
-                         lc::register_annotate, lc::register_embed, lc::register_evaluate, lc::register_report, lc::register_import, lc::register_export}) {
+  program.footer(
+      "first labels:\n  langcell train cells.h5ad --texts types.json --label-key cell_type --out model\n  langcell annotate new.h5ad "
+      "--model model --texts types.json --out labelled.h5ad\n");
+  for (const auto add : {lc::register_info, lc::register_simulate, lc::register_split, lc::register_vocab, lc::register_tokenize,
+                         lc::register_pretrain, lc::register_train, lc::register_annotate, lc::register_embed, lc::register_evaluate,
+                         lc::register_report, lc::register_import, lc::register_export}) {
     add(program);
   }
   try {

@@ -17,7 +17,8 @@ Dataset::Dataset(const std::vector<std::filesystem::path>& corpora) {
     corpora_.push_back(Corpus::open(path));
     const Corpus& c = corpora_.back();
     if (c.vocabulary().hash() != vocabulary().hash()) {
-      throw DataError(fmt::format("{}: its gene vocabulary differs from that of {}; tokenize both with the same genes.tsv", path.string(), corpora.front().string()));
+      throw DataError(fmt::format("{}: its gene vocabulary differs from that of {}; tokenize both with the same genes.tsv", path.string(),
+                                  corpora.front().string()));
     }
     first_cell_.push_back(first_cell_.back() + static_cast<std::int64_t>(c.cells()));
     auto& groups_here = group_of_label_.emplace_back();
@@ -26,15 +27,23 @@ Dataset::Dataset(const std::vector<std::filesystem::path>& corpora) {
       groups_here.push_back(at->second);
       if (!fresh) {
         const auto& known = texts_of_group_[at->second];
-        const bool equal = known.size() == label.texts.size() && std::equal(known.begin(), known.end(), label.texts.begin(), [&](std::int32_t t, const std::string& text) { return texts_[t] == text; });
-        if (!equal) throw DataError(fmt::format("{}: the texts of label '{}' differ from those in an earlier corpus; tokenize all of them with the same texts", path.string(), label.label));
+        const bool equal =
+            known.size() == label.texts.size() && std::equal(known.begin(), known.end(), label.texts.begin(),
+                                                             [&](std::int32_t t, const std::string& text) { return texts_[t] == text; });
+        if (!equal)
+          throw DataError(
+              fmt::format("{}: the texts of label '{}' differ from those in an earlier corpus; tokenize all of them with the same texts",
+                          path.string(), label.label));
         continue;
       }
       groups_.push_back(label.label);
       auto& list = texts_of_group_.emplace_back();
       for (const std::string& text : label.texts) {
         const auto [t, unseen] = text_number.emplace(text, static_cast<std::int32_t>(texts_.size()));
-        if (!unseen) throw DataError(fmt::format("{}: label '{}' has a text that another label of an earlier corpus has; equal texts must have equal labels", path.string(), label.label));
+        if (!unseen)
+          throw DataError(
+              fmt::format("{}: label '{}' has a text that another label of an earlier corpus has; equal texts must have equal labels",
+                          path.string(), label.label));
         texts_.push_back(text);
         list.push_back(t->second);
       }
@@ -79,7 +88,8 @@ std::int32_t Dataset::text(std::int64_t cell, PhiloxKey chance) const {
 std::vector<std::string> Dataset::column(const std::string& key) const {
   std::vector<std::string> all;
   for (const Corpus& c : corpora_) {
-    if (!c.has_column(key)) throw DataError(fmt::format("{}: no obs/{}; tokenize with this column, or choose another", c.path().string(), key));
+    if (!c.has_column(key))
+      throw DataError(fmt::format("{}: no obs/{}; tokenize with this column, or choose another", c.path().string(), key));
     const auto part = c.column(key);
     all.insert(all.end(), part.begin(), part.end());
   }
@@ -96,7 +106,8 @@ std::vector<std::string> Dataset::tokenize_texts(const WordPiece& word_piece, in
   }
   std::vector<std::string> groups;
   for (std::size_t g = 0; g < groups_.size(); ++g) {
-    if (std::any_of(texts_of_group_[g].begin(), texts_of_group_[g].end(), [&](std::int32_t t) { return cut[static_cast<std::size_t>(t)]; })) groups.push_back(groups_[g]);
+    if (std::any_of(texts_of_group_[g].begin(), texts_of_group_[g].end(), [&](std::int32_t t) { return cut[static_cast<std::size_t>(t)]; }))
+      groups.push_back(groups_[g]);
   }
   return groups;
 }

@@ -9,8 +9,8 @@
 
 #include "engine/build.h"
 #include "engine/errors.h"
-#include "engine/memory.h"
 #include "engine/machine.h"
+#include "engine/memory.h"
 #include "train/checkpoint.h"
 #include "train/schedule.h"
 #include "train/start_model.h"
@@ -25,10 +25,10 @@ namespace fs = std::filesystem;
 using Clock = std::chrono::steady_clock;
 double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
-
 class Run {
  public:
-  Run(const PretrainSetup& setup, Communicator& ranks) : setup_(setup), options_(setup.options), ranks_(ranks), data_({options_.data.corpus.begin(), options_.data.corpus.end()}) {}
+  Run(const PretrainSetup& setup, Communicator& ranks)
+      : setup_(setup), options_(setup.options), ranks_(ranks), data_({options_.data.corpus.begin(), options_.data.corpus.end()}) {}
   PretrainOutcome operator()();
 
  private:
@@ -68,7 +68,8 @@ void Run::resolve_precision() {
   if (fs::exists(setup_.run / "manifest.json")) earlier_ = nlohmann::json::parse(read_file(setup_.run / "manifest.json"), nullptr, false);
   std::string& precision = options_.train.precision;
   if (precision != "auto") return;
-  if (fs::exists(setup_.run / "config.resolved.toml") && setup_.resume == Resume::yes) precision = read_options(setup_.run / "config.resolved.toml", {}).train.precision;
+  if (fs::exists(setup_.run / "config.resolved.toml") && setup_.resume == Resume::yes)
+    precision = read_options(setup_.run / "config.resolved.toml", {}).train.precision;
   if (precision == "auto") precision = automatic_precision(Work::training, Device::cpu) == DType::bf16 ? "bf16" : "fp32";
 }
 
@@ -78,17 +79,28 @@ void Run::compare_manifest() const {
   const auto data = earlier_.value("data", nlohmann::json::array());
   for (std::size_t i = 0; i < data_.corpora().size() && i < data.size(); ++i) {
     if (data[i].value("content_sha256", "") == data_.corpora()[i].content_hash()) continue;
-    throw UsageError(fmt::format("data.corpus: {} is not the corpus this run began with (its content hash differs); give that one, or start another run", data_.corpora()[i].path().string()));
+    throw UsageError(
+        fmt::format("data.corpus: {} is not the corpus this run began with (its content hash differs); give that one, or start another run",
+                    data_.corpora()[i].path().string()));
   }
   const std::string before = earlier_.value("instruction_set", instruction_set());
-  if (before != instruction_set()) setup_.warn(fmt::format("this run began with {} instructions and continues with {}: results agree to rounding, not to the bit", before, instruction_set()));
+  if (before != instruction_set())
+    setup_.warn(fmt::format("this run began with {} instructions and continues with {}: results agree to rounding, not to the bit", before,
+                            instruction_set()));
 }
 
 void Run::write_manifest_json() const {
   nlohmann::ordered_json corpora = nlohmann::ordered_json::array();
-  for (const Corpus& c : data_.corpora()) corpora.push_back({{"file", c.path().string()}, {"content_sha256", c.content_hash()}, {"cells", c.cells()}, {"tokens", c.tokens()}});
-  const nlohmann::ordered_json manifest = {{"version", build::kVersion}, {"build", fmt::format("{}, {}", build::kCompiler, build::kType)}, {"instruction_set", instruction_set()}, {"threads", omp_get_max_threads()},
-                                           {"ranks", ranks_.size()}, {"precision", name_of(model_->parameters().storage())}, {"gene_vocabulary", data_.vocabulary().hash()}, {"data", corpora}};
+  for (const Corpus& c : data_.corpora())
+    corpora.push_back({{"file", c.path().string()}, {"content_sha256", c.content_hash()}, {"cells", c.cells()}, {"tokens", c.tokens()}});
+  const nlohmann::ordered_json manifest = {{"version", build::kVersion},
+                                           {"build", fmt::format("{}, {}", build::kCompiler, build::kType)},
+                                           {"instruction_set", instruction_set()},
+                                           {"threads", omp_get_max_threads()},
+                                           {"ranks", ranks_.size()},
+                                           {"precision", name_of(model_->parameters().storage())},
+                                           {"gene_vocabulary", data_.vocabulary().hash()},
+                                           {"data", corpora}};
   write_file(setup_.run / "manifest.json", manifest.dump(2) + "\n");
 }
 
@@ -96,9 +108,11 @@ void Run::write_manifest_json() const {
 void Run::open_folder() {
   std::error_code failed;
   const bool occupied = fs::exists(setup_.run) && !fs::is_empty(setup_.run, failed);
-  if (occupied && setup_.resume == Resume::no) throw UsageError(fmt::format("{}: is not empty; add --resume to continue it, or choose another --run", setup_.run.string()));
+  if (occupied && setup_.resume == Resume::no)
+    throw UsageError(fmt::format("{}: is not empty; add --resume to continue it, or choose another --run", setup_.run.string()));
   fs::create_directories(setup_.run / "checkpoints", failed);
-  if (failed) throw ResourceError(fmt::format("{}: cannot create the run folder: {}; choose another --run", setup_.run.string(), failed.message()));
+  if (failed)
+    throw ResourceError(fmt::format("{}: cannot create the run folder: {}; choose another --run", setup_.run.string(), failed.message()));
   remove_leftovers(setup_.run), remove_leftovers(setup_.run / "checkpoints");
   if (fs::exists(setup_.run / "config.resolved.toml")) require_resumable(read_options(setup_.run / "config.resolved.toml", {}), options_);
   const FoundCheckpoint found = newest_checkpoint(setup_.run / "checkpoints");
@@ -117,17 +131,20 @@ void Run::open_folder() {
 void Run::hold_out() {
   const auto seed = static_cast<std::uint64_t>(options_.train.seed);
   if (options_.data.holdout <= 0) return;
-  const std::vector<std::string> groups = options_.data.holdout_by.empty() ? std::vector<std::string>() : data_.column(options_.data.holdout_by);
+  const std::vector<std::string> groups =
+      options_.data.holdout_by.empty() ? std::vector<std::string>() : data_.column(options_.data.holdout_by);
   for (std::int64_t c = 0; c < data_.cells(); ++c) {
-    if (groups.empty() ? is_held_out(seed, options_.data.holdout, c) : is_held_out(seed, options_.data.holdout, groups[c])) held_out_.push_back(c);
+    if (groups.empty() ? is_held_out(seed, options_.data.holdout, c) : is_held_out(seed, options_.data.holdout, groups[c]))
+      held_out_.push_back(c);
   }
   setup_.say(fmt::format("{} of {} cells are held out for validation", held_out_.size(), data_.cells()));
 }
 
 SampleOrder Run::order_of(int stage) {
   CellSet cells(data_.cells(), [&](std::int64_t c) { return !std::binary_search(held_out_.begin(), held_out_.end(), c); });
-  return SampleOrder(std::move(cells), {static_cast<std::uint64_t>(options_.train.seed), static_cast<std::uint32_t>(stage), options_.train.batch_size,
-                                        [this](std::int64_t c) { return data_.length(c, model_->config().max_cell_tokens); }});
+  return SampleOrder(std::move(cells),
+                     {static_cast<std::uint64_t>(options_.train.seed), static_cast<std::uint32_t>(stage), options_.train.batch_size,
+                      [this](std::int64_t c) { return data_.length(c, model_->config().max_cell_tokens); }});
 }
 
 std::int64_t Run::steps_of(int stage, const SampleOrder& order) const {
@@ -139,8 +156,10 @@ StepRule Run::rule(int stage) const {
   const StageOptions& s = options_.stage(stage);
   StepRule r;
   r.seed = static_cast<std::uint64_t>(options_.train.seed), r.stage = static_cast<std::uint32_t>(stage);
-  r.mgm = static_cast<float>(s.objectives.mgm), r.cell_cell = static_cast<float>(s.objectives.cell_cell), r.cell_text = static_cast<float>(s.objectives.cell_text), r.matching = static_cast<float>(s.objectives.matching);
-  r.temperature = static_cast<float>(s.temperature), r.mask_rate = static_cast<float>(s.mask_rate), r.clip = static_cast<float>(s.clip), r.weight_decay = static_cast<float>(s.weight_decay);
+  r.mgm = static_cast<float>(s.objectives.mgm), r.cell_cell = static_cast<float>(s.objectives.cell_cell),
+  r.cell_text = static_cast<float>(s.objectives.cell_text), r.matching = static_cast<float>(s.objectives.matching);
+  r.temperature = static_cast<float>(s.temperature), r.mask_rate = static_cast<float>(s.mask_rate), r.clip = static_cast<float>(s.clip),
+  r.weight_decay = static_cast<float>(s.weight_decay);
   r.masked_pass = s.share_pass ? StepRule::MaskedPass::view_b : StepRule::MaskedPass::own;
   r.same_text = s.same_text;
   r.activations = options_.train.recompute ? PassOptions::Activations::recompute : PassOptions::Activations::keep;
@@ -152,15 +171,18 @@ StepRule Run::rule(int stage) const {
 void Run::freeze(int stage) {
   const StageOptions& s = options_.stage(stage);
   Parameters& parameters = model_->parameters();
-  if (const auto idle = parameters.freeze(s.freeze); !idle.empty()) throw UsageError(fmt::format("stage{}.freeze: '{}' matches no tensor; langcell info MODEL shows what there is", stage, idle.front()));
+  if (const auto idle = parameters.freeze(s.freeze); !idle.empty())
+    throw UsageError(fmt::format("stage{}.freeze: '{}' matches no tensor; langcell info MODEL shows what there is", stage, idle.front()));
   const auto whole_tower_frozen = [&](const std::string& prefix) {
     const auto& all = parameters.named();
     return std::all_of(all.begin(), all.end(), [&](const NamedParameter& p) { return p.name.rfind(prefix, 0) != 0 || p.frozen; });
   };
   const bool text = rule(stage).cells_need_text();
   const bool cell_trained = cell_loaded_ || (stage == 2 && options_.stage1.runs());
-  if (!cell_trained && whole_tower_frozen("cell_bert.")) throw UsageError(fmt::format("stage{}.freeze: freezes the whole cell tower, which was neither loaded nor trained", stage));
-  if (text && !text_loaded_ && whole_tower_frozen("text_bert.")) throw UsageError(fmt::format("stage{}.freeze: freezes the whole text tower, which was neither loaded nor trained", stage));
+  if (!cell_trained && whole_tower_frozen("cell_bert."))
+    throw UsageError(fmt::format("stage{}.freeze: freezes the whole cell tower, which was neither loaded nor trained", stage));
+  if (text && !text_loaded_ && whole_tower_frozen("text_bert."))
+    throw UsageError(fmt::format("stage{}.freeze: freezes the whole text tower, which was neither loaded nor trained", stage));
 
   std::vector<std::string> globs = s.freeze;
   if (!text) globs.push_back("text_bert.*");
@@ -177,7 +199,8 @@ void Run::announce(int stage) const {
     auto& [trained, frozen] = modules[p.name.substr(0, p.name.find('.'))];
     (p.frozen ? frozen : trained) += p.shape.count();
   }
-  for (const auto& [name, count] : modules) setup_.say(fmt::format("stage {}: {:<10} {:>12} parameters trained, {:>12} frozen", stage, name, count.first, count.second));
+  for (const auto& [name, count] : modules)
+    setup_.say(fmt::format("stage {}: {:<10} {:>12} parameters trained, {:>12} frozen", stage, name, count.first, count.second));
 }
 
 LangCell::Parts Run::trained_parts(int stage) const {
@@ -196,7 +219,8 @@ StepRecord Run::record(int stage, std::int64_t step, const StepResult& r, double
   StepRecord s;
   s.stage = stage, s.step = step, s.losses = {r.loss, r.mgm, r.cell_cell, r.cell_text, r.matching};
   s.lr = lr, s.grad_norm = r.gradient_norm, s.data_s = r.data_seconds, s.step_s = step_seconds;
-  s.samples_per_s = static_cast<double>(options_.train.batch_size) / step_seconds, s.tokens_per_s = static_cast<double>(r.tokens) / step_seconds;
+  s.samples_per_s = static_cast<double>(options_.train.batch_size) / step_seconds,
+  s.tokens_per_s = static_cast<double>(r.tokens) / step_seconds;
   s.skipped_negatives = r.skipped_negatives, s.peak_bytes = static_cast<std::int64_t>(memory_use(model_->parameters().queue()).peak);
   return s;
 }
@@ -224,7 +248,9 @@ void Run::run_stage(int stage) {
     ++done_;
     if (r.one_group_only && one_group_steps++ == 0) {
       progress_->clear();
-      setup_.warn(fmt::format("stage {}, step {}: all cells of the batch share one text, so cell_text has weight 0 there; a larger batch_size helps", stage, n + 1));
+      setup_.warn(fmt::format(
+          "stage {}, step {}: all cells of the batch share one text, so cell_text has weight 0 there; a larger batch_size helps", stage,
+          n + 1));
     }
     const bool last = n + 1 == steps;
     if ((n + 1) % options_.train.log_every == 0 || n == first || last) log_->write(line);
@@ -238,15 +264,18 @@ void Run::run_stage(int stage) {
     if (asked || last || (options_.checkpoint.every > 0 && (n + 1) % options_.checkpoint.every == 0)) checkpoint(stage, n + 1);
     if (asked) {
       progress_->clear();
-      throw Stopped(fmt::format("{}: stopped by {} after stage {}, step {}; the same command with --resume continues", setup_.run.string(), StopRequest::signal_name(), stage, n + 1));
+      throw Stopped(fmt::format("{}: stopped by {} after stage {}, step {}; the same command with --resume continues", setup_.run.string(),
+                                StopRequest::signal_name(), stage, n + 1));
     }
   }
   progress_->clear();
-  if (one_group_steps > 0) setup_.warn(fmt::format("stage {}: in {} of {} steps all cells shared one text", stage, one_group_steps, steps - first));
+  if (one_group_steps > 0)
+    setup_.warn(fmt::format("stage {}: in {} of {} steps all cells shared one text", stage, one_group_steps, steps - first));
 }
 
 void Run::finish() {
-  facts_.history.push_back(fmt::format("langcell {}: pre-trained on {} cells, seed {}", build::kVersion, data_.cells() - std::ssize(held_out_), options_.train.seed));
+  facts_.history.push_back(fmt::format("langcell {}: pre-trained on {} cells, seed {}", build::kVersion,
+                                       data_.cells() - std::ssize(held_out_), options_.train.seed));
   AtomicFolder folder(setup_.run / "model", Existing::replace);
   write_model(folder.partial_path(), *model_, facts_, trained_parts(options_.stage2.runs() ? 2 : 1));
   write_manifest(folder.partial_path());
@@ -259,7 +288,8 @@ PretrainOutcome Run::operator()() {
     setup_.say(fmt::format("{}: this run is finished", setup_.run.string()));
     return {0, 0, setup_.run / "model"};
   }
-  if (!options_.stage1.runs() && !options_.stage2.runs()) throw UsageError("stage1.steps, stage2.steps: both stages are skipped, there is nothing to do");
+  if (!options_.stage1.runs() && !options_.stage2.runs())
+    throw UsageError("stage1.steps, stage2.steps: both stages are skipped, there is nothing to do");
   resolve_precision();
   compare_manifest();
   StartModel start = start_model(options_, data_, setup_.say, setup_.warn);

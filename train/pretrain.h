@@ -22,9 +22,9 @@ struct PretrainSetup {
 };
 
 struct PretrainOutcome {
-  std::int64_t steps = 0;        // done now
+  std::int64_t steps = 0;  // done now
   double seconds = 0;
-  std::filesystem::path model;   // RUN/model
+  std::filesystem::path model;  // RUN/model
 };
 
 // UsageError: a non-empty run folder without resume, a resumed run with another configuration, freezing that leaves a used tower untrained.

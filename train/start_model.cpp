@@ -27,14 +27,16 @@ class Start {
     if (!result_.text_loaded) config_.text = {};
     take_text_model();
     if (uses_text(options_) && config_.text.layers == 0) fresh_text_tower();
-    config_.max_cell_tokens = static_cast<int>(options_.data.max_cell_tokens), config_.max_text_tokens = static_cast<int>(options_.data.max_text_tokens);
+    config_.max_cell_tokens = static_cast<int>(options_.data.max_cell_tokens),
+    config_.max_text_tokens = static_cast<int>(options_.data.max_text_tokens);
     require_room();
   }
 
   StartModel make(const std::function<void(const std::string&)>& say) {
     LangCell::Parts parts;
     parts.text = config_.text.layers > 0 ? LangCell::Part::required : LangCell::Part::absent;
-    const bool masks = (options_.stage1.runs() && options_.stage1.objectives.mgm > 0) || (options_.stage2.runs() && options_.stage2.objectives.mgm > 0);
+    const bool masks =
+        (options_.stage1.runs() && options_.stage1.objectives.mgm > 0) || (options_.stage2.runs() && options_.stage2.objectives.mgm > 0);
     parts.mgm_head = masks ? LangCell::Part::required : LangCell::Part::absent;
     result_.model = std::make_unique<LangCell>(config_, parts, options_.train.precision == "bf16" ? DType::bf16 : DType::f32);
     LangCell& model = *result_.model;
@@ -52,7 +54,8 @@ class Start {
     const std::string& folder = options_.model.init;
     if (folder.empty()) return;
     LoadedModel init = load_model(folder);
-    if (init.facts.genes.hash() != data_.vocabulary().hash()) throw ModelError(fmt::format("{}: its genes differ from the corpus's; tokenize with its genes.tsv", folder));
+    if (init.facts.genes.hash() != data_.vocabulary().hash())
+      throw ModelError(fmt::format("{}: its genes differ from the corpus's; tokenize with its genes.tsv", folder));
     config_ = init.config(), result_.facts.word_piece = init.facts.word_piece, result_.facts.history = init.facts.history;
     result_.cell_loaded = true, result_.text_loaded = init.model->has_text();
   }
@@ -63,8 +66,9 @@ class Start {
     cell_files_ = TensorFiles::of_folder(folder);
     config_.cell = read_tower(folder, *cell_files_, TowerSource::geneformer);
     if (config_.cell.vocabulary != data_.vocabulary().size()) {
-      throw ModelError(fmt::format("{}: its gene table has {} rows with <cls>, the corpus {} tokens; tokenize with the genes this model was trained with", folder, config_.cell.vocabulary,
-                                   data_.vocabulary().size()));
+      throw ModelError(fmt::format(
+          "{}: its gene table has {} rows with <cls>, the corpus {} tokens; tokenize with the genes this model was trained with", folder,
+          config_.cell.vocabulary, data_.vocabulary().size()));
     }
     result_.cell_loaded = true;
     result_.facts.history.push_back("cell tower started from a Geneformer");
@@ -84,23 +88,37 @@ class Start {
     result_.facts.history.push_back("text tower started from a BERT");
   }
   void fresh_text_tower() {  // also beside a cell tower that was loaded alone
-    if (data_.texts().empty()) throw UsageError("stage2: cell_text and matching need texts, and the corpus has none; tokenize with --texts and --label-key, or set their weights to 0");
+    if (data_.texts().empty())
+      throw UsageError(
+          "stage2: cell_text and matching need texts, and the corpus has none; tokenize with --texts and --label-key, or set their weights "
+          "to 0");
     WordPiece& pieces = result_.facts.word_piece;
-    if (pieces.size() == 0) pieces = options_.model.text_vocab.empty() ? build_word_piece(data_.texts()) : WordPiece::read(options_.model.text_vocab);
+    if (pieces.size() == 0)
+      pieces = options_.model.text_vocab.empty() ? build_word_piece(data_.texts()) : WordPiece::read(options_.model.text_vocab);
     config_.text = preset(options_.model.preset, data_.vocabulary().size(), pieces.size()).text;
-    if (config_.text.layers == 0) throw UsageError(fmt::format("stage2: preset {} has no text tower; set stage2.steps = 0, or choose another preset", options_.model.preset));
+    if (config_.text.layers == 0)
+      throw UsageError(
+          fmt::format("stage2: preset {} has no text tower; set stage2.steps = 0, or choose another preset", options_.model.preset));
     config_.text.cross_width = config_.cell.width;
   }
   void require_room() const {
-    if (uses_text(options_) && data_.texts().empty()) throw UsageError("stage2: cell_text and matching need texts, and the corpus has none; tokenize with --texts and --label-key, or set their weights to 0");
-    if (options_.data.max_cell_tokens > config_.cell.positions) throw UsageError(fmt::format("data.max_cell_tokens: wanted at most the {} positions of the cell tower, got {}", config_.cell.positions, options_.data.max_cell_tokens));
+    if (uses_text(options_) && data_.texts().empty())
+      throw UsageError(
+          "stage2: cell_text and matching need texts, and the corpus has none; tokenize with --texts and --label-key, or set their weights "
+          "to 0");
+    if (options_.data.max_cell_tokens > config_.cell.positions)
+      throw UsageError(fmt::format("data.max_cell_tokens: wanted at most the {} positions of the cell tower, got {}",
+                                   config_.cell.positions, options_.data.max_cell_tokens));
     if (config_.text.layers > 0 && options_.data.max_text_tokens > config_.text.positions) {
-      throw UsageError(fmt::format("data.max_text_tokens: wanted at most the {} positions of the text tower, got {}", config_.text.positions, options_.data.max_text_tokens));
+      throw UsageError(fmt::format("data.max_text_tokens: wanted at most the {} positions of the text tower, got {}",
+                                   config_.text.positions, options_.data.max_text_tokens));
     }
     for (const int stage : {1, 2}) {
       const Objectives& o = options_.stage(stage).objectives;
       if (config_.projection > 0 || !options_.stage(stage).runs() || (o.cell_cell <= 0 && o.cell_text <= 0 && o.matching <= 0)) continue;
-      throw UsageError(fmt::format("stage{}.objectives: preset {} has no projection, so only mgm can be trained; set the others to 0 (and stage2.steps = 0)", stage, config_.preset));
+      throw UsageError(fmt::format(
+          "stage{}.objectives: preset {} has no projection, so only mgm can be trained; set the others to 0 (and stage2.steps = 0)", stage,
+          config_.preset));
     }
   }
 
@@ -115,7 +133,8 @@ class Start {
 
 bool uses_text(const Options& o) { return o.stage2.runs() && (o.stage2.objectives.cell_text > 0 || o.stage2.objectives.matching > 0); }
 
-StartModel start_model(const Options& options, Dataset& data, const std::function<void(const std::string&)>& say, const std::function<void(const std::string&)>& warn) {
+StartModel start_model(const Options& options, Dataset& data, const std::function<void(const std::string&)>& say,
+                       const std::function<void(const std::string&)>& warn) {
   Start start(options, data);
   start.choose_sizes();
   StartModel started = start.make(say);
@@ -124,7 +143,9 @@ StartModel start_model(const Options& options, Dataset& data, const std::functio
   const int longest = started.model->config().max_text_tokens;
   const std::vector<std::string> cut = data.tokenize_texts(pieces, longest);
   if (const std::string unknown = unknown_warning(pieces, data.texts()); !unknown.empty()) warn(unknown);
-  if (!cut.empty()) warn(fmt::format("the texts of {} labels are longer than data.max_text_tokens = {} and are cut there: {}", cut.size(), longest, fmt::join(cut, ", ")));
+  if (!cut.empty())
+    warn(fmt::format("the texts of {} labels are longer than data.max_text_tokens = {} and are cut there: {}", cut.size(), longest,
+                     fmt::join(cut, ", ")));
   return started;
 }
 

@@ -38,14 +38,14 @@ struct Step::MicroBatch {
   std::int64_t first = 0, count = 0;            // its samples within the global batch
   std::int64_t first_text = 0, text_count = 0;  // its distinct texts: those whose first owner is here
   Tokens view_a, view_b, masked, texts;
-  Tensor masked_rows, labels;                   // of the pass that is masked
+  Tensor masked_rows, labels;  // of the pass that is masked
 };
 
 struct Step::GlobalBatch {
-  ContrastBatch ids;                            // sample, text and group numbers of all ranks; z is filled in by (b)
-  std::vector<std::int32_t> texts;              // (D) dataset text numbers, in the order of their first owners
-  std::vector<MicroBatch> micro;                // of this rank
-  double masked_tokens = 0;                     // over all ranks
+  ContrastBatch ids;                // sample, text and group numbers of all ranks; z is filled in by (b)
+  std::vector<std::int32_t> texts;  // (D) dataset text numbers, in the order of their first owners
+  std::vector<MicroBatch> micro;    // of this rank
+  double masked_tokens = 0;         // over all ranks
   std::int64_t tokens = 0;
   double data_seconds = 0;
 };
@@ -110,7 +110,8 @@ StepResult Step::run(std::uint32_t number, const std::vector<Samples>& micro_bat
   if (!c.pairs.empty()) r.matching = totals[1] / static_cast<double>(c.pairs.size());
   r.cell_cell = c.cell_cell;
   if (c.cell_text) r.cell_text = *c.cell_text - c.cell_text_entropy;
-  for (const auto& [weight, loss] : {std::pair{rule_.mgm, r.mgm}, {rule_.cell_cell, r.cell_cell}, {rule_.cell_text, r.cell_text}, {rule_.matching, r.matching}}) {
+  for (const auto& [weight, loss] :
+       {std::pair{rule_.mgm, r.mgm}, {rule_.cell_cell, r.cell_cell}, {rule_.cell_text, r.cell_text}, {rule_.matching, r.matching}}) {
     if (weight > 0 && loss) r.loss += weight * *loss;
   }
   if (!training) return r;
@@ -130,7 +131,8 @@ Step::GlobalBatch Step::assemble(const std::vector<Samples>& micro_batches) {
   std::vector<std::int64_t> own;
   for (const Samples& s : micro_batches) own.insert(own.end(), s.begin(), s.end());
   const std::vector<std::int64_t> all = ranks_.all_gather_rows(std::span<const std::int64_t>(own));
-  const std::vector<std::int64_t> before = ranks_.all_gather_rows(std::span<const std::int64_t>(std::vector<std::int64_t>{static_cast<std::int64_t>(own.size())}));
+  const std::vector<std::int64_t> before =
+      ranks_.all_gather_rows(std::span<const std::int64_t>(std::vector<std::int64_t>{static_cast<std::int64_t>(own.size())}));
   std::int64_t first = 0;
   for (int r = 0; r < ranks_.rank(); ++r) first += before[r];
 
@@ -160,16 +162,21 @@ Step::GlobalBatch Step::assemble(const std::vector<Samples>& micro_batches) {
     MicroBatch m;
     m.first = first, m.count = std::ssize(samples);
     first += m.count;
-    const auto begins = [&](std::int64_t at) { return std::lower_bound(by_owner.begin(), by_owner.end(), std::pair{static_cast<std::size_t>(at), std::int32_t{-1}}) - by_owner.begin(); };
+    const auto begins = [&](std::int64_t at) {
+      return std::lower_bound(by_owner.begin(), by_owner.end(), std::pair{static_cast<std::size_t>(at), std::int32_t{-1}}) -
+             by_owner.begin();
+    };
     m.first_text = begins(m.first), m.text_count = begins(first) - m.first_text;
 
     Sequences a, b, c, texts;
     for (const std::int64_t cell : samples) {
       const auto tokens = data_.sequence(cell, rule_.max_cell_tokens);
       const auto number = static_cast<std::uint64_t>(cell);
-      a.add(tokens, sequence_key(Pass::view_a, number)), b.add(tokens, sequence_key(Pass::view_b, number)), c.add(tokens, sequence_key(Pass::masked, number));
+      a.add(tokens, sequence_key(Pass::view_a, number)), b.add(tokens, sequence_key(Pass::view_b, number)),
+          c.add(tokens, sequence_key(Pass::masked, number));
     }
-    for (std::int64_t t = m.first_text; t < m.first_text + m.text_count; ++t) texts.add(data_.text_tokens(batch.texts[t]), sequence_key(Pass::text, ids.text_owner[t]));
+    for (std::int64_t t = m.first_text; t < m.first_text + m.text_count; ++t)
+      texts.add(data_.text_tokens(batch.texts[t]), sequence_key(Pass::text, ids.text_owner[t]));
     const MaskRule rule{rule_.mask_rate, chance_, data_.vocabulary().size()};
     const bool shared = rule_.masked_pass == StepRule::MaskedPass::view_b;
     const auto put = [&](const Sequences& s) {
@@ -218,7 +225,8 @@ static Tensor gather(Communicator& ranks, const std::vector<Tensor>& parts, std:
     own.insert(own.end(), rows.begin(), rows.end());
   }
   const std::vector<float> all = ranks.all_gather_rows(std::span<const float>(own), columns);
-  return all.empty() ? Tensor() : Tensor::from(std::span<const float>(all), Shape{static_cast<std::int64_t>(all.size()) / columns, columns});
+  return all.empty() ? Tensor()
+                     : Tensor::from(std::span<const float>(all), Shape{static_cast<std::int64_t>(all.size()) / columns, columns});
 }
 
 Contrast Step::contrast_of(const GlobalBatch& batch, const std::vector<Encoded>& encoded) const {
@@ -231,7 +239,12 @@ Contrast Step::contrast_of(const GlobalBatch& batch, const std::vector<Encoded>&
   if (rule_.cell_cell > 0 || rule_.cells_need_text()) z.view_a = all(&Encoded::z_a);
   if (rule_.cell_cell > 0) z.view_b = all(&Encoded::z_b);
   if (rule_.cells_need_text()) z.text = all(&Encoded::z_text);
-  return contrast(z, {.cell_cell = rule_.cell_cell, .cell_text = rule_.cell_text, .matching = rule_.matching, .scale = 1 / rule_.temperature, .same_text = rule_.same_text, .chance = chance_});
+  return contrast(z, {.cell_cell = rule_.cell_cell,
+                      .cell_text = rule_.cell_text,
+                      .matching = rule_.matching,
+                      .scale = 1 / rule_.temperature,
+                      .same_text = rule_.same_text,
+                      .chance = chance_});
 }
 
 // Masked genes and matching of one micro-batch, and the seeds of its backward.
@@ -240,7 +253,9 @@ void Step::objectives(const GlobalBatch& batch, const MicroBatch& m, const Contr
   const auto seed = [&](const Tensor& of, const Tensor& gradient) {
     if (tape && of && of.tape() && gradient) e.seeds.push_back({of, gradient});
   };
-  const auto rows = [](const Tensor& t, std::int64_t first, std::int64_t count) { return t && count > 0 ? t.slice_rows(first, count) : Tensor(); };
+  const auto rows = [](const Tensor& t, std::int64_t first, std::int64_t count) {
+    return t && count > 0 ? t.slice_rows(first, count) : Tensor();
+  };
   seed(e.z_a, rows(c.d_view_a, m.first, m.count));
   seed(e.z_b, rows(c.d_view_b, m.first, m.count));
   seed(e.z_text, rows(c.d_text, m.first_text, m.text_count));
@@ -268,11 +283,13 @@ void Step::objectives(const GlobalBatch& batch, const MicroBatch& m, const Contr
 void Step::require_finite(std::uint32_t number, const GlobalBatch& batch, const StepResult& r) const {
   if (std::isfinite(r.gradient_norm) && std::isfinite(r.loss)) return;
   std::string losses;
-  for (const auto& [name, value] : {std::pair{"mgm", r.mgm}, {"cell_cell", r.cell_cell}, {"cell_text", r.cell_text}, {"matching", r.matching}}) {
+  for (const auto& [name, value] :
+       {std::pair{"mgm", r.mgm}, {"cell_cell", r.cell_cell}, {"cell_text", r.cell_text}, {"matching", r.matching}}) {
     if (value) losses += fmt::format("{} {}, ", name, *value);
   }
-  throw NumericalError(fmt::format("stage {}, step {}: {}gradient norm {}; samples {}; nothing was updated: lower the learning rate, or look with --check-finite", rule_.stage, number + 1, losses, r.gradient_norm,
-                                   fmt::join(batch.ids.samples, " ")));
+  throw NumericalError(fmt::format(
+      "stage {}, step {}: {}gradient norm {}; samples {}; nothing was updated: lower the learning rate, or look with --check-finite",
+      rule_.stage, number + 1, losses, r.gradient_norm, fmt::join(batch.ids.samples, " ")));
 }
 
 }  // namespace lc

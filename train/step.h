@@ -16,7 +16,10 @@ struct StepRule {  // what a stage asks of every step
   std::uint32_t stage = 1;
   float mgm = 1, cell_cell = 1, cell_text = 0, matching = 0;  // weights; 0 switches off
   float temperature = 0.05f, mask_rate = 0.15f, clip = 1, weight_decay = 1e-3f;
-  enum class MaskedPass : std::uint8_t { own, view_b } masked_pass = MaskedPass::own;  // view_b: MGM's input is the second view (share_pass)
+  enum class MaskedPass : std::uint8_t {
+    own,
+    view_b
+  } masked_pass = MaskedPass::own;  // view_b: MGM's input is the second view (share_pass)
   SamePairs same_text = SamePairs::positive;
   PassOptions::Activations activations = PassOptions::Activations::keep;
   int max_cell_tokens = 2048;
@@ -31,15 +34,14 @@ struct StepResult {
   bool one_group_only = false;
 };
 
-
-
 enum class Update : std::uint8_t { optimiser, gradients_only, losses_only };
 
 class Step {
  public:
-  Step(LangCell& model, const Dataset& data, Communicator& ranks, const StepRule& rule) : model_(model), data_(data), ranks_(ranks), rule_(rule) {}
-  // `number` counts from 0 within the stage; micro_batches: this rank's samples. NumericalError naming step, loss and samples when a loss or
-  // the gradient is not finite: then nothing was updated. losses_only: no dropout, no tape.
+  Step(LangCell& model, const Dataset& data, Communicator& ranks, const StepRule& rule)
+      : model_(model), data_(data), ranks_(ranks), rule_(rule) {}
+  // `number` counts from 0 within the stage; micro_batches: this rank's samples. NumericalError naming step, loss and samples when a loss
+  // or the gradient is not finite: then nothing was updated. losses_only: no dropout, no tape.
   StepResult run(std::uint32_t number, const std::vector<Samples>& micro_batches, float lr, Update update = Update::optimiser);
 
  private:

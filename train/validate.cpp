@@ -36,7 +36,8 @@ ValidationRecord validate(LangCell& model, const Dataset& data, Communicator& ra
     const Samples batch(cells.begin() + begin, cells.begin() + end);
     const StepResult r = step.run(static_cast<std::uint32_t>(begin / setup.batch_size), {batch}, 0, Update::losses_only);
     const auto weight = static_cast<double>(end - begin);
-    loss.add(r.loss, weight), mgm.add(r.mgm, weight), cell_cell.add(r.cell_cell, weight), cell_text.add(r.cell_text, weight), matching.add(r.matching, weight);
+    loss.add(r.loss, weight), mgm.add(r.mgm, weight), cell_cell.add(r.cell_cell, weight), cell_text.add(r.cell_text, weight),
+        matching.add(r.matching, weight);
   }
   record.losses = {loss.value().value_or(0), mgm.value(), cell_cell.value(), cell_text.value(), matching.value()};
 

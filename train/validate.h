@@ -6,9 +6,9 @@
 namespace lc {
 
 struct ValidationSetup {
-  Samples cells;                       // held out
+  Samples cells;  // held out
   std::int64_t batch_size = 256;
-  std::int64_t most_cells = 1024;      // the first ones in their order, for time
+  std::int64_t most_cells = 1024;  // the first ones in their order, for time
 };
 
 ValidationRecord validate(LangCell& model, const Dataset& data, Communicator& ranks, const StepRule& rule, const ValidationSetup& setup);

@@ -4,6 +4,7 @@ usage: beside_torch.py CORPUS.h5 [--step build/bench/step] [--rounds 5] [--prese
 Each round runs bench/step, PyTorch's best form and the padded eager form one after the other, without dropout and then with the dropout
 the model trains with. One run in each is the best of `--repeats` passes. Wants an idle machine: what else runs is part of the figure.
 """
+
 import argparse
 import json
 import os
@@ -20,15 +21,44 @@ DROPOUT = 0.02
 def ours(options, dropout):
     with tempfile.TemporaryDirectory() as folder:
         out = pathlib.Path(folder) / "step.json"
-        command = [options.step, options.corpus, "--preset", options.preset, "--tokens", str(options.tokens), "--cells", str(options.cells),
-                   "--repeats", str(options.repeats), "--json", str(out)] + ["--dropout"] * bool(dropout)
+        command = [
+            options.step,
+            options.corpus,
+            "--preset",
+            options.preset,
+            "--tokens",
+            str(options.tokens),
+            "--cells",
+            str(options.cells),
+            "--repeats",
+            str(options.repeats),
+            "--json",
+            str(out),
+        ] + ["--dropout"] * bool(dropout)
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=os.environ | {"OMP_NUM_THREADS": str(options.threads)})
         return json.loads(out.read_text())["cells_per_s"]
 
 
 def torch(options, form, dropout):
-    command = [sys.executable, HERE / "torch_step.py", options.corpus, "--form", form, "--preset", options.preset, "--tokens", str(options.tokens),
-               "--cells", str(options.cells), "--repeats", str(options.repeats), "--threads", str(options.threads), "--dropout", str(dropout)]
+    command = [
+        sys.executable,
+        HERE / "torch_step.py",
+        options.corpus,
+        "--form",
+        form,
+        "--preset",
+        options.preset,
+        "--tokens",
+        str(options.tokens),
+        "--cells",
+        str(options.cells),
+        "--repeats",
+        str(options.repeats),
+        "--threads",
+        str(options.threads),
+        "--dropout",
+        str(dropout),
+    ]
     return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)["cells_per_s"]
 
 
@@ -54,18 +84,40 @@ def main():
 
     table = []
     for dropout in (0.0, DROPOUT):
-        sides = {"langcell": lambda: ours(options, dropout), "sdpa": lambda: torch(options, "sdpa", dropout), "eager": lambda: torch(options, "eager", dropout)}
+        sides = {
+            "langcell": lambda: ours(options, dropout),
+            "sdpa": lambda: torch(options, "sdpa", dropout),
+            "eager": lambda: torch(options, "eager", dropout),
+        }
         runs = {name: [] for name in sides}
         for _ in range(options.rounds):
             for name, side in sides.items():
                 runs[name].append(side())
         best = {name: max(rates) for name, rates in runs.items()}
-        table.append({"dropout": dropout, "cells_per_s": runs, "over_sdpa": best["langcell"] / best["sdpa"], "over_eager": best["langcell"] / best["eager"]})
-        print(f"dropout {dropout}: langcell {best['langcell']:.1f}, PyTorch sdpa {best['sdpa']:.1f}, padded eager {best['eager']:.1f} cells/s; "
-              f"{table[-1]['over_sdpa']:.2f} x sdpa, {table[-1]['over_eager']:.2f} x eager", flush=True)
+        table.append(
+            {
+                "dropout": dropout,
+                "cells_per_s": runs,
+                "over_sdpa": best["langcell"] / best["sdpa"],
+                "over_eager": best["langcell"] / best["eager"],
+            }
+        )
+        print(
+            f"dropout {dropout}: langcell {best['langcell']:.1f}, PyTorch sdpa {best['sdpa']:.1f}, padded eager {best['eager']:.1f} cells/s; "
+            f"{table[-1]['over_sdpa']:.2f} x sdpa, {table[-1]['over_eager']:.2f} x eager",
+            flush=True,
+        )
     if options.json:
-        facts = {"processor": processor(), "threads": options.threads, "preset": options.preset, "tokens": options.tokens, "cells": options.cells,
-                 "rounds": options.rounds, "load": os.getloadavg()[0], "table": table}
+        facts = {
+            "processor": processor(),
+            "threads": options.threads,
+            "preset": options.preset,
+            "tokens": options.tokens,
+            "cells": options.cells,
+            "rounds": options.rounds,
+            "load": os.getloadavg()[0],
+            "table": table,
+        }
         pathlib.Path(options.json).write_text(json.dumps(facts, indent=1) + "\n")
 
 

@@ -5,6 +5,7 @@ usage: torch_step.py CORPUS.h5 [--form eager|sdpa] [--preset small|langcell] [--
   sdpa    PyTorch's best: cells grouped by length, one q-k-v product, scaled_dot_product_attention, a mask only where something is padded
 Both see the same cells. On the CPU, attention dropout costs sdpa its fused path; that is PyTorch's, not this file's.
 """
+
 import argparse
 import json
 import resource
@@ -141,13 +142,27 @@ def main():
     run(tower, batches[-1:], options.forward)
     seconds = [run(tower, batches, options.forward) for _ in range(options.repeats)]
     real, padded = sum(map(len, cells)), sum(ids.numel() for ids, _, _ in batches)
-    print(json.dumps({
-        "peer": f"torch {torch.__version__} {options.form}", "preset": options.preset, "tokens": options.tokens, "cells": options.cells,
-        "batch": options.batch, "dropout": options.dropout, "direction": "forward" if options.forward else "forward+backward",
-        "threads": options.threads, "cells_per_s": round(options.cells / min(seconds), 2), "best_s": round(min(seconds), 4),
-        "median_s": round(float(np.median(seconds)), 4), "repeats": options.repeats, "real_tokens": real,
-        "padding": round(padded / real, 3), "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-    }))
+    print(
+        json.dumps(
+            {
+                "peer": f"torch {torch.__version__} {options.form}",
+                "preset": options.preset,
+                "tokens": options.tokens,
+                "cells": options.cells,
+                "batch": options.batch,
+                "dropout": options.dropout,
+                "direction": "forward" if options.forward else "forward+backward",
+                "threads": options.threads,
+                "cells_per_s": round(options.cells / min(seconds), 2),
+                "best_s": round(min(seconds), 4),
+                "median_s": round(float(np.median(seconds)), 4),
+                "repeats": options.repeats,
+                "real_tokens": real,
+                "padding": round(padded / real, 3),
+                "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            }
+        )
+    )
 
 
 if __name__ == "__main__":

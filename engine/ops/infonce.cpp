@@ -23,13 +23,15 @@ Numbered number(const ContrastGroups& groups, std::int64_t pairs) {
   std::unordered_map<std::int32_t, std::int32_t> number_of;
   for (std::int64_t i = 0; i < pairs; ++i) {
     const auto fresh = static_cast<std::int32_t>(n.size.size());
-    const std::int32_t g = groups.group.empty() ? fresh : number_of.try_emplace(groups.group[static_cast<std::size_t>(i)], fresh).first->second;
+    const std::int32_t g =
+        groups.group.empty() ? fresh : number_of.try_emplace(groups.group[static_cast<std::size_t>(i)], fresh).first->second;
     if (g == fresh) n.size.push_back(0);
     ++n.size[static_cast<std::size_t>(g)];
     n.group.push_back(g);
   }
   if (!groups.unrelated.empty() && groups.unrelated.size() != n.size.size() * n.size.size()) {
-    throw ShapeError(fmt::format("infonce: wanted unrelated as {} × {}, got {} entries", n.size.size(), n.size.size(), groups.unrelated.size()));
+    throw ShapeError(
+        fmt::format("infonce: wanted unrelated as {} × {}, got {} entries", n.size.size(), n.size.size(), groups.unrelated.size()));
   }
   return n;
 }
@@ -40,15 +42,18 @@ struct InfoNce {
   SamePairs same;
 
   kernels::InfoNceGroups view() const {
-    return {group.data<std::int32_t>(), size.data<std::int32_t>(), unrelated ? unrelated.data<std::uint8_t>() : nullptr, static_cast<std::int32_t>(size.columns()), same};
+    return {group.data<std::int32_t>(), size.data<std::int32_t>(), unrelated ? unrelated.data<std::uint8_t>() : nullptr,
+            static_cast<std::int32_t>(size.columns()), same};
   }
 
   Plan plan(In in) const {
     const Tensor &a = in[0], &b = in[1], &scale = in[2];
     require_storage_type(name, a);
-    if (a.shape().rank() != 2 || b.shape() != a.shape() || b.dtype() != a.dtype() || scale.shape() != Shape{1} || scale.dtype() != DType::f32) {
-      throw ShapeError(fmt::format("infonce: wanted a and b (N, P) of one type and scale (1) f32, got {} {}, {} {}, {} {}", a.shape().text(), name_of(a.dtype()),
-                                   b.shape().text(), name_of(b.dtype()), scale.shape().text(), name_of(scale.dtype())));
+    if (a.shape().rank() != 2 || b.shape() != a.shape() || b.dtype() != a.dtype() || scale.shape() != Shape{1} ||
+        scale.dtype() != DType::f32) {
+      throw ShapeError(fmt::format("infonce: wanted a and b (N, P) of one type and scale (1) f32, got {} {}, {} {}, {} {}",
+                                   a.shape().text(), name_of(a.dtype()), b.shape().text(), name_of(b.dtype()), scale.shape().text(),
+                                   name_of(scale.dtype())));
     }
     const double n = static_cast<double>(a.rows());
     return {.output = {{1}, DType::f32},
@@ -58,15 +63,27 @@ struct InfoNce {
 
   void forward(Queue queue, In in, Tensor& out, Saved& saved) const {
     on(queue, in[0].dtype(), [&]<Device D, class T>() {
-      kernels::infonce_forward<D, T>(queue, {.a = in[0].view<const T>(), .b = in[1].view<const T>(), .scale = in[2].data<float>(), .groups = view(),
-                                             .lse_a = saved.data(0), .lse_b = saved.data(1), .loss = out.data<float>()});
+      kernels::infonce_forward<D, T>(queue, {.a = in[0].view<const T>(),
+                                             .b = in[1].view<const T>(),
+                                             .scale = in[2].data<float>(),
+                                             .groups = view(),
+                                             .lse_a = saved.data(0),
+                                             .lse_b = saved.data(1),
+                                             .loss = out.data<float>()});
     });
   }
 
   void backward(Queue queue, In in, const Saved& saved, const Tensor& dout, Gradients& d) const {
     on(queue, in[0].dtype(), [&]<Device D, class T>() {
-      kernels::infonce_backward<D, T>(queue, {.a = in[0].view<const T>(), .b = in[1].view<const T>(), .scale = in[2].data<float>(), .groups = view(),
-                                              .lse_a = saved.data(0), .lse_b = saved.data(1), .dloss = dout.data<float>(), .da = d.to<T>(0), .db = d.to<T>(1),
+      kernels::infonce_backward<D, T>(queue, {.a = in[0].view<const T>(),
+                                              .b = in[1].view<const T>(),
+                                              .scale = in[2].data<float>(),
+                                              .groups = view(),
+                                              .lse_a = saved.data(0),
+                                              .lse_b = saved.data(1),
+                                              .dloss = dout.data<float>(),
+                                              .da = d.to<T>(0),
+                                              .db = d.to<T>(1),
                                               .dscale = d.parameter(2)});
     });
   }
@@ -78,7 +95,8 @@ Tensor infonce(const Tensor& a, const Tensor& b, const Tensor& scale, const Cont
   const Numbered n = number(groups, a.rows());
   const Queue& queue = a.queue();
   const auto count = static_cast<std::int64_t>(n.size.size());
-  const Tensor unrelated = groups.unrelated.empty() ? Tensor() : Tensor::from(std::span<const std::uint8_t>(groups.unrelated), {count, count}, queue);
+  const Tensor unrelated =
+      groups.unrelated.empty() ? Tensor() : Tensor::from(std::span<const std::uint8_t>(groups.unrelated), {count, count}, queue);
   return apply(InfoNce{Tensor::from(n.group, queue), Tensor::from(n.size, queue), unrelated, groups.same}, {a, b, scale});
 }
 

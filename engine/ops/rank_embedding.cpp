@@ -1,4 +1,5 @@
-// rank_embedding: a token's word, its place in its sequence and the type row, normalised; gradients of the table go through rows sorted by id.
+// rank_embedding: a token's word, its place in its sequence and the type row, normalised; gradients of the table go through rows sorted by
+// id.
 #include <fmt/format.h>
 
 #include "engine/errors.h"
@@ -25,14 +26,16 @@ struct RankEmbedding {
       throw ShapeError(fmt::format("rank_embedding: wanted {} {}, got {} {}", what, wanted, got.shape().text(), name_of(got.dtype())));
     };
     if (table.shape().rank() != 2) refuse("a table", "(V, C)", table);
-    if (positions.shape().rank() != 2 || positions.columns() != columns || positions.rows() < packing->longest() || positions.dtype() != table.dtype()) {
+    if (positions.shape().rank() != 2 || positions.columns() != columns || positions.rows() < packing->longest() ||
+        positions.dtype() != table.dtype()) {
       refuse("positions", fmt::format("(≥ {}, {}) {}", packing->longest(), columns, name_of(table.dtype())), positions);
     }
     if (type && (type.columns() != columns || type.rows() < 1 || type.dtype() != table.dtype())) {
       refuse("a type table", fmt::format("(≥ 1, {}) {}", columns, name_of(table.dtype())), type);
     }
     for (const int i : {kWeight, kShift}) {
-      if (in[i].shape() != Shape{columns} || in[i].dtype() != DType::f32) refuse("LayerNorm vectors", fmt::format("({}) f32", columns), in[i]);
+      if (in[i].shape() != Shape{columns} || in[i].dtype() != DType::f32)
+        refuse("LayerNorm vectors", fmt::format("({}) f32", columns), in[i]);
     }
     if (ids.shape() != Shape{tokens} || ids.dtype() != DType::i32) refuse("ids", fmt::format("({}) i32", tokens), ids);
     const bool sorted = by_id && by_id.shape() == Shape{tokens} && by_id.dtype() == DType::i32;
@@ -52,26 +55,43 @@ struct RankEmbedding {
 
   void forward(Queue queue, In in, Tensor& out, Saved& saved) const {
     on(queue, out.dtype(), [&]<Device D, class T>() {
-      kernels::rank_embedding_forward<D, T>(queue, {.ids = in[kIds].data<std::int32_t>(), .packing = packing->view(), .table = in[kTable].view<const T>(),
-                                                    .positions = in[kPositions].view<const T>(), .type = in[kType] ? in[kType].data<T>() : nullptr,
-                                                    .norm = {in[kWeight].data<float>(), in[kShift].data<float>(), eps}, .dropout = dropout,
-                                                    .sum = saved.tensors[0].view<T>(), .statistics = saved.data(1), .y = out.view<T>()});
+      kernels::rank_embedding_forward<D, T>(queue, {.ids = in[kIds].data<std::int32_t>(),
+                                                    .packing = packing->view(),
+                                                    .table = in[kTable].view<const T>(),
+                                                    .positions = in[kPositions].view<const T>(),
+                                                    .type = in[kType] ? in[kType].data<T>() : nullptr,
+                                                    .norm = {in[kWeight].data<float>(), in[kShift].data<float>(), eps},
+                                                    .dropout = dropout,
+                                                    .sum = saved.tensors[0].view<T>(),
+                                                    .statistics = saved.data(1),
+                                                    .y = out.view<T>()});
     });
   }
 
   void backward(Queue queue, In in, const Saved& saved, const Tensor& dout, Gradients& d) const {
     on(queue, dout.dtype(), [&]<Device D, class T>() {
-      kernels::rank_embedding_backward<D, T>(queue, {.ids = in[kIds].data<std::int32_t>(), .by_id = in[kById] ? in[kById].data<std::int32_t>() : nullptr,
-                                                     .packing = packing->view(), .dy = dout.view<const T>(), .sum = saved.tensors[0].view<const T>(),
-                                                     .statistics = saved.data(1), .norm = {in[kWeight].data<float>(), nullptr, eps}, .dropout = dropout,
-                                                     .dtable = d.parameter(kTable), .dpositions = d.parameter(kPositions), .dtype = d.parameter(kType),
-                                                     .dweight = d.parameter(kWeight), .dshift = d.parameter(kShift), .workspace = saved.work()});
+      kernels::rank_embedding_backward<D, T>(queue, {.ids = in[kIds].data<std::int32_t>(),
+                                                     .by_id = in[kById] ? in[kById].data<std::int32_t>() : nullptr,
+                                                     .packing = packing->view(),
+                                                     .dy = dout.view<const T>(),
+                                                     .sum = saved.tensors[0].view<const T>(),
+                                                     .statistics = saved.data(1),
+                                                     .norm = {in[kWeight].data<float>(), nullptr, eps},
+                                                     .dropout = dropout,
+                                                     .dtable = d.parameter(kTable),
+                                                     .dpositions = d.parameter(kPositions),
+                                                     .dtype = d.parameter(kType),
+                                                     .dweight = d.parameter(kWeight),
+                                                     .dshift = d.parameter(kShift),
+                                                     .workspace = saved.work()});
     });
   }
 };
 
 }  // namespace
 
-Tensor embed(const Embed& a) { return apply(RankEmbedding{a.eps, a.dropout, a.packing}, {a.table, a.positions, a.type, a.weight, a.shift, a.ids, a.by_id}); }
+Tensor embed(const Embed& a) {
+  return apply(RankEmbedding{a.eps, a.dropout, a.packing}, {a.table, a.positions, a.type, a.weight, a.shift, a.ids, a.by_id});
+}
 
 }  // namespace lc

@@ -28,7 +28,8 @@ struct AdamFactors {
 HWY_BEFORE_NAMESPACE();
 namespace lc::kernels::HWY_NAMESPACE {
 
-template <class T> void adamw_run(const AdamW<T>& a, const AdamFactors& f, std::int64_t begin, std::int64_t count) {
+template <class T>
+void adamw_run(const AdamW<T>& a, const AdamFactors& f, std::int64_t begin, std::int64_t count) {
   const auto all = [](float x) HWY_ATTR { return hn::Set(F(), x); };
   const V keep1 = all(f.keep1), take1 = all(f.take1), keep2 = all(f.keep2), take2 = all(f.take2), clip = all(f.clip);
   const V step_size = all(f.step_size), second_scale = all(f.second_scale), eps = all(f.eps), shrink = all(f.shrink);
@@ -90,15 +91,23 @@ std::vector<Piece> pieces_of(const Segment* segments, std::int64_t count, std::i
   return pieces;
 }
 
-template <class T> AdamFactors factors_of(const AdamW<T>& a, const Segment& segment) {
+template <class T>
+AdamFactors factors_of(const AdamW<T>& a, const Segment& segment) {
   const double beta1 = a.beta1, beta2 = a.beta2, lr = a.lr, t = static_cast<double>(a.step);
   const auto rounded = [](double x) { return static_cast<float>(x); };
-  return {.keep1 = a.beta1, .take1 = rounded(1 - beta1), .keep2 = a.beta2, .take2 = rounded(1 - beta2),
-          .step_size = rounded(lr / (1 - std::pow(beta1, t))), .second_scale = rounded(1 / std::sqrt(1 - std::pow(beta2, t))),
-          .eps = a.eps, .shrink = rounded(lr * static_cast<double>(segment.decay)), .clip = a.clip_factor == nullptr ? 1.0f : *a.clip_factor};
+  return {.keep1 = a.beta1,
+          .take1 = rounded(1 - beta1),
+          .keep2 = a.beta2,
+          .take2 = rounded(1 - beta2),
+          .step_size = rounded(lr / (1 - std::pow(beta1, t))),
+          .second_scale = rounded(1 / std::sqrt(1 - std::pow(beta2, t))),
+          .eps = a.eps,
+          .shrink = rounded(lr * static_cast<double>(segment.decay)),
+          .clip = a.clip_factor == nullptr ? 1.0f : *a.clip_factor};
 }
 
-template <class T, class Run> void update(const AdamW<T>& a, Run run) {
+template <class T, class Run>
+void update(const AdamW<T>& a, Run run) {
   const std::vector<Piece> pieces = pieces_of(a.segments, a.count, kUpdateChunk);
   parallel_for(static_cast<std::int64_t>(pieces.size()), 1, [&](std::int64_t i, std::int64_t, std::int64_t) {
     const Piece& piece = pieces[static_cast<std::size_t>(i)];
@@ -107,10 +116,17 @@ template <class T, class Run> void update(const AdamW<T>& a, Run run) {
 }
 }  // namespace
 
-template <> void adamw<Device::cpu, float>(Queue, const AdamW<float>& a) { update(a, HWY_DYNAMIC_DISPATCH(adamw_run_f32)); }
-template <> void adamw<Device::cpu, bf16>(Queue, const AdamW<bf16>& a) { update(a, HWY_DYNAMIC_DISPATCH(adamw_run_bf16)); }
+template <>
+void adamw<Device::cpu, float>(Queue, const AdamW<float>& a) {
+  update(a, HWY_DYNAMIC_DISPATCH(adamw_run_f32));
+}
+template <>
+void adamw<Device::cpu, bf16>(Queue, const AdamW<bf16>& a) {
+  update(a, HWY_DYNAMIC_DISPATCH(adamw_run_bf16));
+}
 
-template <> void gradient_norm<Device::cpu>(Queue, const GradientNorm& a) {
+template <>
+void gradient_norm<Device::cpu>(Queue, const GradientNorm& a) {
   const std::vector<Piece> pieces = pieces_of(a.segments, a.count, kNormChunk);
   std::vector<double> squares(pieces.size());
   parallel_for(static_cast<std::int64_t>(pieces.size()), 16, [&](std::int64_t begin, std::int64_t end, std::int64_t) {

@@ -176,7 +176,8 @@ void run(const AttentionBackward<T>& a, F backward) {
 }
 }  // namespace attention
 
-std::size_t attention_workspace(int, std::int64_t) { return 0; }  // the threads' own scratch is enough
+// For Σ o · dO of every query and head, which the CPU keeps in its threads' own scratch.
+std::size_t attention_workspace(int heads, std::int64_t query_tokens) { return static_cast<std::size_t>(heads * query_tokens); }
 
 template <>
 void attention_backward<Device::cpu, float>(Queue, const AttentionBackward<float>& a) {

@@ -14,7 +14,8 @@ constexpr std::int64_t chunks_of(std::int64_t n, std::int64_t chunk) { return (n
 
 // f(begin, end, chunk index) for every chunk of [0, n); chunks run in any order, on any thread. An exception must not leave a thread of
 // OpenMP: the first one is thrown again when all chunks are done.
-template <class F> void parallel_for(std::int64_t n, std::int64_t chunk, F&& f) {
+template <class F>
+void parallel_for(std::int64_t n, std::int64_t chunk, F&& f) {
   const std::int64_t count = chunks_of(n, chunk);
   if (count <= 1 || omp_in_parallel()) {
     for (std::int64_t c = 0; c < count; ++c) f(c * chunk, std::min(n, (c + 1) * chunk), c);
@@ -36,12 +37,12 @@ template <class F> void parallel_for(std::int64_t n, std::int64_t chunk, F&& f) 
 inline int thread() { return omp_get_thread_num(); }
 inline int threads() { return omp_in_parallel() ? 1 : omp_get_max_threads(); }
 
-bool cpu_has_amx();                // bf16 tile products
-std::string instruction_set();     // the target Highway chose, e.g. "AVX3"
+bool cpu_has_amx();             // bf16 tile products
+std::string instruction_set();  // the target Highway chose, e.g. "AVX3"
 
 struct MachinePeak {
   double gflops = 0, gbytes = 0;  // float FMA loop; memcpy, bytes read + written; over all threads
 };
-MachinePeak measure_peak();        // about half a second
+MachinePeak measure_peak();  // about half a second
 
 }  // namespace lc::kernels

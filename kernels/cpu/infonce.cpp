@@ -7,8 +7,8 @@
 #include <vector>
 
 #include "kernels/cpu/dispatch.h"
-#include "kernels/cpu/scratch.h"
 #include "kernels/cpu/loss_tiles.h"
+#include "kernels/cpu/scratch.h"
 
 namespace lc::kernels {
 namespace {
@@ -20,7 +20,8 @@ constexpr std::int64_t kTile = 64;  // rows and columns
 // One direction: every row of `from` chooses among the rows of `to`.
 enum class Direction : std::uint8_t { a_to_b, b_to_a };
 
-template <class T> struct Side {
+template <class T>
+struct Side {
   Rows<const T> from, to;
   float scale = 1;
   InfoNceGroups groups;
@@ -29,9 +30,7 @@ template <class T> struct Side {
 
 struct Scratch {
   explicit Scratch(std::int64_t columns)
-      : from(aligned_floats(kTile * columns)),
-        to(aligned_floats(kTile * columns)),
-        gradient(aligned_floats(kTile * columns)) {}
+      : from(aligned_floats(kTile * columns)), to(aligned_floats(kTile * columns)), gradient(aligned_floats(kTile * columns)) {}
   hwy::AlignedFreeUniquePtr<float[]> from, to, gradient;
   alignas(64) float dots[kTile * kTile], own[kTile * kTile], other[kTile * kTile], bias[kTile], zeros[kTile] = {};
 };
@@ -55,12 +54,21 @@ float log_weight(const InfoNceGroups& g, std::int64_t j) {
 
 // dots (rows, kTile) = from · toᵀ
 void dots_of(FloatRows from, std::int64_t rows, FloatRows to, std::int64_t count, std::int64_t columns, float* dots) {
-  multiply({.rows = rows, .columns = count, .inner = columns, .left = from.data, .left_stride = from.stride, .right = to.data,
-            .right_stride = to.stride, .out = dots, .out_stride = kTile, .transpose = Transpose::right});
+  multiply({.rows = rows,
+            .columns = count,
+            .inner = columns,
+            .left = from.data,
+            .left_stride = from.stride,
+            .right = to.data,
+            .right_stride = to.stride,
+            .out = dots,
+            .out_stride = kTile,
+            .transpose = Transpose::right});
 }
 
 // Rows [begin, end): their log-sum-exp, and per row the cross-entropy.
-template <class T> void forward_rows(const Side<T>& side, std::int64_t begin, std::int64_t end, float* lse, double* losses) {
+template <class T>
+void forward_rows(const Side<T>& side, std::int64_t begin, std::int64_t end, float* lse, double* losses) {
   const std::int64_t n = side.to.rows, columns = side.to.columns;
   Scratch scratch(columns);
   const FloatRows from = as_float(side.from, begin, end, scratch.from.get());
@@ -88,7 +96,8 @@ template <class T> void forward_rows(const Side<T>& side, std::int64_t begin, st
   }
 }
 
-template <class T> void forward(const InfoNceForward<T>& f) {
+template <class T>
+void forward(const InfoNceForward<T>& f) {
   const std::int64_t n = f.a.rows, blocks = chunks_of(n, kTile);
   const Side<T> sides[2] = {{f.a, f.b, *f.scale, f.groups, Direction::a_to_b}, {f.b, f.a, *f.scale, f.groups, Direction::b_to_a}};
   std::vector<double> losses(static_cast<std::size_t>(2 * n));
@@ -108,8 +117,9 @@ struct Upstream {
 };
 
 // dots of one tile become own ← dloss/dscores, from both directions; returns Σ dloss/dscore · dot.
-template <class T> double score_gradients(const Side<T>& side, const Upstream& up, Scratch& scratch, std::int64_t begin, std::int64_t rows,
-                                          std::int64_t first, std::int64_t count) {
+template <class T>
+double score_gradients(const Side<T>& side, const Upstream& up, Scratch& scratch, std::int64_t begin, std::int64_t rows, std::int64_t first,
+                       std::int64_t count) {
   const InfoNceGroups& groups = side.groups;
   const bool forth = side.direction == Direction::a_to_b;
   alignas(64) float minus_lse_to[kTile] = {};
@@ -126,7 +136,8 @@ template <class T> double score_gradients(const Side<T>& side, const Upstream& u
     }
     exponentials({.scores = own, .bias = scratch.bias, .n = count, .shift = up.lse_from[begin + i], .factor = up.half});
     // In the other direction this row is a column: its weight counts there when that direction is a→b.
-    exponentials({.scores = other, .bias = minus_lse_to, .n = count, .shift = forth ? 0.0f : -log_weight(groups, begin + i), .factor = up.half});
+    exponentials(
+        {.scores = other, .bias = minus_lse_to, .n = count, .shift = forth ? 0.0f : -log_weight(groups, begin + i), .factor = up.half});
     for (std::int64_t j = 0; j < count; ++j) {
       own[j] += other[j] - 2 * up.half * target(groups, begin + i, first + j);
       sum += static_cast<double>(own[j]) * dots[j];
@@ -136,7 +147,8 @@ template <class T> double score_gradients(const Side<T>& side, const Upstream& u
 }
 
 // Gradient of the rows [begin, end) of `from`; returns their share of dscale.
-template <class T> double backward_rows(const Side<T>& side, const Upstream& up, const Gradient<T>& to_gradient, std::int64_t begin, std::int64_t end) {
+template <class T>
+double backward_rows(const Side<T>& side, const Upstream& up, const Gradient<T>& to_gradient, std::int64_t begin, std::int64_t end) {
   const std::int64_t n = side.to.rows, columns = side.to.columns, rows = end - begin;
   Scratch scratch(columns);
   const FloatRows from = as_float(side.from, begin, end, scratch.from.get());
@@ -146,15 +158,24 @@ template <class T> double backward_rows(const Side<T>& side, const Upstream& up,
     const FloatRows to = as_float(side.to, first, first + count, scratch.to.get());
     dots_of(from, rows, to, count, columns, scratch.dots);
     dscale += score_gradients(side, up, scratch, begin, rows, first, count);
-    multiply({.rows = rows, .columns = columns, .inner = count, .left = scratch.own, .left_stride = kTile, .right = to.data,
-              .right_stride = to.stride, .out = scratch.gradient.get(), .out_stride = columns, .alpha = side.scale,
+    multiply({.rows = rows,
+              .columns = columns,
+              .inner = count,
+              .left = scratch.own,
+              .left_stride = kTile,
+              .right = to.data,
+              .right_stride = to.stride,
+              .out = scratch.gradient.get(),
+              .out_stride = columns,
+              .alpha = side.scale,
               .beta = first == 0 ? 0.0f : 1.0f});
   }
   if (to_gradient) store_rows(to_gradient, begin, rows, scratch.gradient.get(), columns);
   return dscale;
 }
 
-template <class T> void backward(const InfoNceBackward<T>& g) {
+template <class T>
+void backward(const InfoNceBackward<T>& g) {
   const std::int64_t n = g.a.rows, blocks = chunks_of(n, kTile);
   const float half = 0.5f * g.dloss[0];
   const Side<T> forth{g.a, g.b, *g.scale, g.groups, Direction::a_to_b}, back{g.b, g.a, *g.scale, g.groups, Direction::b_to_a};
@@ -173,9 +194,21 @@ template <class T> void backward(const InfoNceBackward<T>& g) {
 
 }  // namespace
 
-template <> void infonce_forward<Device::cpu, float>(Queue, const InfoNceForward<float>& f) { forward(f); }
-template <> void infonce_forward<Device::cpu, bf16>(Queue, const InfoNceForward<bf16>& f) { forward(f); }
-template <> void infonce_backward<Device::cpu, float>(Queue, const InfoNceBackward<float>& g) { backward(g); }
-template <> void infonce_backward<Device::cpu, bf16>(Queue, const InfoNceBackward<bf16>& g) { backward(g); }
+template <>
+void infonce_forward<Device::cpu, float>(Queue, const InfoNceForward<float>& f) {
+  forward(f);
+}
+template <>
+void infonce_forward<Device::cpu, bf16>(Queue, const InfoNceForward<bf16>& f) {
+  forward(f);
+}
+template <>
+void infonce_backward<Device::cpu, float>(Queue, const InfoNceBackward<float>& g) {
+  backward(g);
+}
+template <>
+void infonce_backward<Device::cpu, bf16>(Queue, const InfoNceBackward<bf16>& g) {
+  backward(g);
+}
 
 }  // namespace lc::kernels

@@ -57,7 +57,8 @@ LogSumExp exponentials_sum_row(float* scores, const float* bias, std::int64_t n)
   return result;
 }
 
-template <class Use> HWY_INLINE void each_exponential(const Exponentials& a, Use use) {
+template <class Use>
+HWY_INLINE void each_exponential(const Exponentials& a, Use use) {
   const V shift = hn::Set(F(), a.shift), factor = hn::Set(F(), a.factor);
   for (std::int64_t j = 0; j < a.n; j += kLanes) {
     const V y = hn::Mul(factor, exponential(hn::Sub(hn::Add(load(a.scores + j), load(a.bias + j)), shift)));
@@ -102,8 +103,9 @@ void multiply(const Product& p) {
   if (p.rows == 0 || p.columns == 0) return;
   const int threads_before = omp_get_max_threads();
   if (!omp_in_parallel()) omp_set_num_threads(1);
-  const dnnl_status_t status = dnnl_sgemm(p.transpose == Transpose::left ? 'T' : 'N', p.transpose == Transpose::right ? 'T' : 'N', p.rows, p.columns,
-                                          p.inner, p.alpha, p.left, p.left_stride, p.right, p.right_stride, p.beta, p.out, p.out_stride);
+  const dnnl_status_t status =
+      dnnl_sgemm(p.transpose == Transpose::left ? 'T' : 'N', p.transpose == Transpose::right ? 'T' : 'N', p.rows, p.columns, p.inner,
+                 p.alpha, p.left, p.left_stride, p.right, p.right_stride, p.beta, p.out, p.out_stride);
   if (!omp_in_parallel()) omp_set_num_threads(threads_before);
   if (status != dnnl_success) throw std::runtime_error("oneDNN refused a matrix product");
 }
@@ -114,7 +116,8 @@ FloatRows as_float(Rows<const bf16> x, std::int64_t begin, std::int64_t end, flo
   return {scratch, x.columns};
 }
 
-template <class T> void store_rows(const Gradient<T>& to, std::int64_t begin, std::int64_t count, const float* rows, std::int64_t stride) {
+template <class T>
+void store_rows(const Gradient<T>& to, std::int64_t begin, std::int64_t count, const float* rows, std::int64_t stride) {
   for (std::int64_t i = 0; i < count; ++i) {
     T* out = to.to.row(begin + i);
     const float* row = rows + i * stride;

@@ -33,7 +33,8 @@ FloatRows as_float(Rows<const float> x, std::int64_t begin, std::int64_t end, fl
 FloatRows as_float(Rows<const bf16> x, std::int64_t begin, std::int64_t end, float* scratch);
 
 // to[begin + i] = or += rows[i] for count rows of a gradient.
-template <class T> void store_rows(const Gradient<T>& to, std::int64_t begin, std::int64_t count, const float* rows, std::int64_t stride);
+template <class T>
+void store_rows(const Gradient<T>& to, std::int64_t begin, std::int64_t count, const float* rows, std::int64_t stride);
 
 void add(float* to, const float* from, std::int64_t n);
 

@@ -22,14 +22,16 @@ double fma_loop(std::int64_t rounds, float* sink) {
   const hn::ScalableTag<float> d;
   const auto a = hn::Set(d, 0.999f + *sink), b = hn::Set(d, 1e-3f);
   const auto start = [&](float x) { return hn::Set(d, x + *sink); };  // no two chains alike, or the compiler runs one for both
-  auto c0 = start(0.1f), c1 = start(0.2f), c2 = start(0.3f), c3 = start(0.4f), c4 = start(0.5f), c5 = start(0.6f), c6 = start(0.7f), c7 = start(0.8f), c8 = start(0.9f);
+  auto c0 = start(0.1f), c1 = start(0.2f), c2 = start(0.3f), c3 = start(0.4f), c4 = start(0.5f), c5 = start(0.6f), c6 = start(0.7f),
+       c7 = start(0.8f), c8 = start(0.9f);
   auto c9 = start(1.1f), c10 = start(1.2f), c11 = start(1.3f);
   for (std::int64_t i = 0; i < rounds; ++i) {
     c0 = hn::MulAdd(c0, a, b), c1 = hn::MulAdd(c1, a, b), c2 = hn::MulAdd(c2, a, b), c3 = hn::MulAdd(c3, a, b);
     c4 = hn::MulAdd(c4, a, b), c5 = hn::MulAdd(c5, a, b), c6 = hn::MulAdd(c6, a, b), c7 = hn::MulAdd(c7, a, b);
     c8 = hn::MulAdd(c8, a, b), c9 = hn::MulAdd(c9, a, b), c10 = hn::MulAdd(c10, a, b), c11 = hn::MulAdd(c11, a, b);
   }
-  const auto all = hn::Add(hn::Add(hn::Add(c0, c1), hn::Add(c2, c3)), hn::Add(hn::Add(hn::Add(c4, c5), hn::Add(c6, c7)), hn::Add(hn::Add(c8, c9), hn::Add(c10, c11))));
+  const auto all = hn::Add(hn::Add(hn::Add(c0, c1), hn::Add(c2, c3)),
+                           hn::Add(hn::Add(hn::Add(c4, c5), hn::Add(c6, c7)), hn::Add(hn::Add(c8, c9), hn::Add(c10, c11))));
   *sink = hn::GetLane(hn::SumOfLanes(d, all)) * 0.0f;
   return 12.0 * 2.0 * static_cast<double>(rounds) * static_cast<double>(hn::Lanes(d));
 }
@@ -44,7 +46,8 @@ HWY_EXPORT(fma_loop);
 
 namespace {
 using Clock = std::chrono::steady_clock;
-template <class F> double best_seconds(int repeats, F&& f) {
+template <class F>
+double best_seconds(int repeats, F&& f) {
   double best = 1e9;
   for (int i = 0; i < repeats; ++i) {
     const auto start = Clock::now();

@@ -19,7 +19,9 @@
 namespace lc::kernels {
 struct EmbeddingRow;
 // One row in float, then the bytes of its dropout.
-inline float* embedding_room(std::int64_t columns) { return scratch<EmbeddingRow>(static_cast<std::size_t>(columns + (columns / 256 + 2) * 64)); }
+inline float* embedding_room(std::int64_t columns) {
+  return scratch<EmbeddingRow>(static_cast<std::size_t>(columns + (columns / 256 + 2) * 64));
+}
 }  // namespace lc::kernels
 #endif
 
@@ -27,7 +29,8 @@ HWY_BEFORE_NAMESPACE();
 namespace lc::kernels::HWY_NAMESPACE {
 
 // `sum` is the room for one row: the statistics are those of the float sum, as in residual_norm.
-template <class T> void embed_row(const RankEmbeddingForward<T>& f, std::int64_t t, const HiddenDropout& dropout, float* sum) {
+template <class T>
+void embed_row(const RankEmbeddingForward<T>& f, std::int64_t t, const HiddenDropout& dropout, float* sum) {
   const std::int64_t columns = f.y.columns;
   const T* word = f.table.row(f.ids[t]);
   const T* position = f.positions.row(t - f.packing.offsets[f.packing.sequence_of[t]]);
@@ -56,7 +59,8 @@ template <class T> void embed_row(const RankEmbeddingForward<T>& f, std::int64_t
   });
 }
 
-template <class T> void embed_rows(const RankEmbeddingForward<T>& f, std::int64_t begin, std::int64_t end) {
+template <class T>
+void embed_rows(const RankEmbeddingForward<T>& f, std::int64_t begin, std::int64_t end) {
   float* sum = embedding_room(f.y.columns);
   HiddenDropout dropout(f.dropout, f.packing, f.y.columns, sum + f.y.columns);
   for (std::int64_t t = begin; t < end; ++t) {
@@ -73,7 +77,8 @@ struct EmbedShares {
 };
 
 // dsum (C) of one row, through dropout and LayerNorm.
-template <class T> void embed_row_backward(const RankEmbeddingBackward<T>& b, std::int64_t t, const HiddenDropout& dropout, float* dsum, EmbedShares to) {
+template <class T>
+void embed_row_backward(const RankEmbeddingBackward<T>& b, std::int64_t t, const HiddenDropout& dropout, float* dsum, EmbedShares to) {
   const std::int64_t columns = b.dy.columns;
   const T *dy = b.dy.row(t), *sum = b.sum.row(t);
   const V center = hn::Set(F(), b.statistics[2 * t]), scale = hn::Set(F(), b.statistics[2 * t + 1]);
@@ -88,7 +93,8 @@ template <class T> void embed_row_backward(const RankEmbeddingBackward<T>& b, st
     store(hn::MulAdd(g, normal, load(to.dweight + c, n)), to.dweight + c, n);
     store(g, to.dshift + c, n, Into::add);
   });
-  const V mean = hn::Set(F(), sum_of_lanes(total) / static_cast<float>(columns)), mean_along = hn::Set(F(), sum_of_lanes(along) / static_cast<float>(columns));
+  const V mean = hn::Set(F(), sum_of_lanes(total) / static_cast<float>(columns)),
+          mean_along = hn::Set(F(), sum_of_lanes(along) / static_cast<float>(columns));
   for_columns(columns, [&](std::int64_t c, std::int64_t n) HWY_ATTR {
     const V normal = hn::Mul(hn::Sub(load(sum + c, n), center), scale);
     const V d = hn::Mul(scale, hn::NegMulAdd(normal, mean_along, hn::Sub(load(dsum + c, n), mean)));
@@ -97,7 +103,8 @@ template <class T> void embed_row_backward(const RankEmbeddingBackward<T>& b, st
   });
 }
 
-template <class T> void embed_rows_backward(const RankEmbeddingBackward<T>& b, std::int64_t begin, std::int64_t end, float* shares) {
+template <class T>
+void embed_rows_backward(const RankEmbeddingBackward<T>& b, std::int64_t begin, std::int64_t end, float* shares) {
   const std::int64_t columns = b.dy.columns;
   HiddenDropout dropout(b.dropout, b.packing, columns, embedding_room(columns) + columns);
   std::fill_n(shares, 3 * columns, 0.0f);
@@ -134,14 +141,15 @@ constexpr std::int64_t kPositions = 16;  // per chunk
 
 void add_row_to(float* to, const float* from, std::int64_t columns) { HWY_DYNAMIC_DISPATCH(embed_add_row)(to, from, columns); }
 
-template <class T, class Run> void forward(const RankEmbeddingForward<T>& f, Run run) {
-  parallel_for(f.y.rows, kRows, [&](std::int64_t begin, std::int64_t end, std::int64_t) {
-    run(f, begin, end);
-  });
+template <class T, class Run>
+void forward(const RankEmbeddingForward<T>& f, Run run) {
+  parallel_for(f.y.rows, kRows, [&](std::int64_t begin, std::int64_t end, std::int64_t) { run(f, begin, end); });
 }
 
-// Rows in the order of ids. An id belongs to the chunk in which its run begins; what later chunks hold of it waits in `carried` (chunks, C).
-template <class T> void table_gradient(const RankEmbeddingBackward<T>& b, float* carried) {
+// Rows in the order of ids. An id belongs to the chunk in which its run begins; what later chunks hold of it waits in `carried` (chunks,
+// C).
+template <class T>
+void table_gradient(const RankEmbeddingBackward<T>& b, float* carried) {
   const std::int64_t tokens = b.dy.rows, columns = b.dy.columns;
   const auto id_at = [&](std::int64_t sorted) { return b.ids[b.by_id[sorted]]; };
   parallel_for(tokens, kRows, [&](std::int64_t begin, std::int64_t end, std::int64_t chunk) {
@@ -158,23 +166,25 @@ template <class T> void table_gradient(const RankEmbeddingBackward<T>& b, float*
   }
 }
 
-template <class T> void position_gradient(const RankEmbeddingBackward<T>& b) {
+template <class T>
+void position_gradient(const RankEmbeddingBackward<T>& b) {
   const std::int64_t columns = b.dy.columns;
   const std::int32_t* offsets = b.packing.offsets;
   parallel_for(b.packing.longest, kPositions, [&](std::int64_t begin, std::int64_t end, std::int64_t) {
     for (std::int64_t sequence = 0; sequence < b.packing.sequences; ++sequence) {
       const std::int64_t first = offsets[sequence], length = offsets[sequence + 1] - first;
-      for (std::int64_t p = begin; p < std::min(end, length); ++p) add_row_to(b.dpositions + p * columns, b.workspace + (first + p) * columns, columns);
+      for (std::int64_t p = begin; p < std::min(end, length); ++p)
+        add_row_to(b.dpositions + p * columns, b.workspace + (first + p) * columns, columns);
     }
   });
 }
 
-template <class T, class Run> void backward(const RankEmbeddingBackward<T>& b, Run run) {
+template <class T, class Run>
+void backward(const RankEmbeddingBackward<T>& b, Run run) {
   const std::int64_t tokens = b.dy.rows, columns = b.dy.columns, chunks = chunks_of(tokens, kRows);
   float *const shares = b.workspace + tokens * columns, *const carried = shares + chunks * 3 * columns;
-  parallel_for(tokens, kRows, [&](std::int64_t begin, std::int64_t end, std::int64_t chunk) {
-    run(b, begin, end, shares + chunk * 3 * columns);
-  });
+  parallel_for(tokens, kRows,
+               [&](std::int64_t begin, std::int64_t end, std::int64_t chunk) { run(b, begin, end, shares + chunk * 3 * columns); });
   float* const sums[] = {b.dweight, b.dshift, b.dtype};
   for (std::int64_t i = 0; i < 3 * chunks; ++i) {
     if (sums[i % 3] != nullptr) add_row_to(sums[i % 3], shares + i * columns, columns);
@@ -187,12 +197,20 @@ template <class T, class Run> void backward(const RankEmbeddingBackward<T>& b, R
 std::size_t rank_embedding_workspace(std::int64_t tokens, std::int64_t columns) {
   return static_cast<std::size_t>((tokens + 4 * chunks_of(tokens, kRows)) * columns);
 }
-template <> void rank_embedding_forward<Device::cpu, float>(Queue, const RankEmbeddingForward<float>& f) { forward(f, HWY_DYNAMIC_DISPATCH(embed_rows_f32)); }
-template <> void rank_embedding_forward<Device::cpu, bf16>(Queue, const RankEmbeddingForward<bf16>& f) { forward(f, HWY_DYNAMIC_DISPATCH(embed_rows_bf16)); }
-template <> void rank_embedding_backward<Device::cpu, float>(Queue, const RankEmbeddingBackward<float>& b) {
+template <>
+void rank_embedding_forward<Device::cpu, float>(Queue, const RankEmbeddingForward<float>& f) {
+  forward(f, HWY_DYNAMIC_DISPATCH(embed_rows_f32));
+}
+template <>
+void rank_embedding_forward<Device::cpu, bf16>(Queue, const RankEmbeddingForward<bf16>& f) {
+  forward(f, HWY_DYNAMIC_DISPATCH(embed_rows_bf16));
+}
+template <>
+void rank_embedding_backward<Device::cpu, float>(Queue, const RankEmbeddingBackward<float>& b) {
   backward(b, HWY_DYNAMIC_DISPATCH(embed_rows_backward_f32));
 }
-template <> void rank_embedding_backward<Device::cpu, bf16>(Queue, const RankEmbeddingBackward<bf16>& b) {
+template <>
+void rank_embedding_backward<Device::cpu, bf16>(Queue, const RankEmbeddingBackward<bf16>& b) {
   backward(b, HWY_DYNAMIC_DISPATCH(embed_rows_backward_bf16));
 }
 

@@ -33,6 +33,11 @@ struct Tile {
     const int lane = static_cast<int>(threadIdx.x) & 31;
     ptx::ldmatrix_x4(r, chunk(row + (lane & 15), k / 8 + (lane >> 4)));
   }
+  // A operand of the transposed tile: its rows are columns m … m + 15, its k runs over rows k … k + 15.
+  __device__ void a_columns(std::uint32_t (&r)[4], int m, int k) const {
+    const int lane = static_cast<int>(threadIdx.x) & 31;
+    ptx::ldmatrix_x4_trans(r, chunk(k + (lane & 7) + ((lane >> 4) << 3), m / 8 + ((lane >> 3) & 1)));
+  }
   // B operands of two products (r[0], r[1] and r[2], r[3]) whose n runs over tile rows n … n + 15 and k over columns k … k + 15.
   __device__ void b_rows(std::uint32_t (&r)[4], int n, int k) const {
     const int lane = static_cast<int>(threadIdx.x) & 31;

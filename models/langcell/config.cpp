@@ -77,14 +77,16 @@ void require_valid(const LangCellConfig& config) {
       throw ModelError(fmt::format("{}: wanted a head width of 32, 64 or 128, got width {} with {} heads", name, t.width, t.heads));
     }
     if (t.layers < 0 || t.ffn <= 0 || t.positions <= 0 || t.vocabulary <= 0) {
-      throw ModelError(fmt::format("{}: wanted positive sizes, got {} layers, ffn {}, {} positions, vocabulary {}", name, t.layers, t.ffn, t.positions, t.vocabulary));
+      throw ModelError(fmt::format("{}: wanted positive sizes, got {} layers, ffn {}, {} positions, vocabulary {}", name, t.layers, t.ffn,
+                                   t.positions, t.vocabulary));
     }
   };
   tower("cell_bert", config.cell);
   tower("text_bert", config.text);
   if (config.cell.layers == 0) throw ModelError("cell_bert: wanted a cell tower, got none");
   if (config.text.layers > 0 && config.text.cross_width != config.cell.width) {
-    throw ModelError(fmt::format("text_bert: wanted cross-attention over the cell tower's width {}, got {}", config.cell.width, config.text.cross_width));
+    throw ModelError(fmt::format("text_bert: wanted cross-attention over the cell tower's width {}, got {}", config.cell.width,
+                                 config.text.cross_width));
   }
 }
 

@@ -10,14 +10,14 @@
 namespace lc {
 
 struct TowerConfig {
-  int layers = 0;                    // 0: the model has no such tower
+  int layers = 0;  // 0: the model has no such tower
   int width = 0, heads = 0, ffn = 0;
   kernels::Activation activation = kernels::Activation::relu;
   float hidden_dropout = 0, attention_dropout = 0, eps = 1e-12f;
   int positions = 0;
   std::int64_t vocabulary = 0;
-  int types = 0;                     // rows of the token-type table (row 0 is added everywhere); 0: none
-  int cross_width = 0;               // width of the states that cross-attention reads; 0: no cross-attention
+  int types = 0;        // rows of the token-type table (row 0 is added everywhere); 0: none
+  int cross_width = 0;  // width of the states that cross-attention reads; 0: no cross-attention
 };
 
 enum class Initialisation : std::uint8_t { fixed, fan_in };  // linear layers: N(0, 0.02) or N(0, 1/√fan_in); embeddings always N(0, 0.02)
@@ -26,7 +26,7 @@ float deviation(Initialisation initialisation, int fan_in);  // of a linear laye
 struct LangCellConfig {
   std::string preset;
   TowerConfig cell, text;
-  int projection = 0;                // 0: no contrastive heads
+  int projection = 0;  // 0: no contrastive heads
   Initialisation initialisation = Initialisation::fixed;
   int max_cell_tokens = 2048, max_text_tokens = 512;  // as trained: inference cuts there by default
 };

@@ -41,7 +41,9 @@ Json bert_config(const TowerConfig& t) {
   return c;
 }
 
-void write_json(const fs::path& path, const Json& json) { write_file(path, json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n"); }
+void write_json(const fs::path& path, const Json& json) {
+  write_file(path, json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n");
+}
 
 int size_of_key(const JsonFile& file, const std::string& key, std::int64_t most) {
   return static_cast<int>(file.between<std::int64_t>(key, 1, most));

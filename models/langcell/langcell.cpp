@@ -18,7 +18,8 @@ LangCell::LangCell(const LangCellConfig& config, const Parts& parts, DType stora
   const Initialisation init = config_.initialisation;
   cell_.emplace(root.child("cell_bert"), config_.cell, init);
   if (parts.mgm_head == Part::required) mgm_.emplace(root.child("mgm_head"), config_.cell, init);
-  if (config_.projection > 0) cell_proj_.emplace(root.child("cell_proj"), config_.cell.width, config_.projection, deviation(init, config_.cell.width));
+  if (config_.projection > 0)
+    cell_proj_.emplace(root.child("cell_proj"), config_.cell.width, config_.projection, deviation(init, config_.cell.width));
   if (parts.text == Part::required && config_.text.layers > 0) {
     text_.emplace(root.child("text_bert"), config_.text, init);
     text_proj_.emplace(root.child("text_proj"), config_.text.width, config_.projection, deviation(init, config_.text.width));
@@ -45,9 +46,13 @@ Tensor LangCell::text_embedding(const Tensor& hidden, const Tokens& texts) const
   return l2_normalize((*text_proj_)(rows_take(hidden, texts.packing->first_rows())));
 }
 
-CrossStates LangCell::cross_states(const Tensor& cell_hidden, const Tokens& cells) const { return text().cross_states(cell_hidden, cells.packing); }
+CrossStates LangCell::cross_states(const Tensor& cell_hidden, const Tokens& cells) const {
+  return text().cross_states(cell_hidden, cells.packing);
+}
 
-Tensor LangCell::match_states(const Tokens& texts, const CrossStates& cells, const PassOptions& options) const { return text()(texts, options, &cells); }
+Tensor LangCell::match_states(const Tokens& texts, const CrossStates& cells, const PassOptions& options) const {
+  return text()(texts, options, &cells);
+}
 
 const Linear& LangCell::matching_head() const {
   text();

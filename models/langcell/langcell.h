@@ -38,7 +38,8 @@ class LangCell {
   Tensor text_embedding(const Tensor& hidden, const Tokens& texts) const;
   // Matching mode: text sequence b reads the cell kv_of[b] of its packing. States are computed once for all texts of the cells.
   CrossStates cross_states(const Tensor& cell_hidden, const Tokens& cells) const;
-  Tensor match_states(const Tokens& texts, const CrossStates& cells, const PassOptions& options) const;  // (T, C); position 0 goes to the head
+  Tensor match_states(const Tokens& texts, const CrossStates& cells,
+                      const PassOptions& options) const;  // (T, C); position 0 goes to the head
   const Linear& matching_head() const;
   Tensor masked_gene_states(const Tensor& hidden, const Tensor& rows) const;  // (M, C) before the decoder
   const Parameter& gene_embeddings() const { return cell_->word_embeddings(); }

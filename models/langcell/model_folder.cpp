@@ -145,8 +145,8 @@ void require_tensors(const std::string& where, std::span<const StoredTensor> fou
   if (!shaped.empty()) wrong.push_back("of another shape " + listed(shaped));
   if (!typed.empty()) wrong.push_back("of a type that is no weight's " + listed(typed));
   if (wrong.empty()) return;
-  throw ModelError(fmt::format("{}: tensors that do not fit the configuration: {}; take weights and config.json from one model",
-                               where, fmt::join(wrong, "; ")));
+  throw ModelError(fmt::format("{}: tensors that do not fit the configuration: {}; take weights and config.json from one model", where,
+                               fmt::join(wrong, "; ")));
 }
 
 void write_model(const fs::path& folder, const LangCell& model, const ModelFacts& facts, const LangCell::Parts& parts) {

@@ -5,8 +5,8 @@
 #include <limits>
 #include <map>
 
-#include "engine/tape.h"
 #include "engine/machine.h"
+#include "engine/tape.h"
 
 namespace lc {
 namespace {
@@ -30,7 +30,9 @@ Infonce infonce_of(const Tensor& a, const Tensor& b, float scale, const Contrast
 
 // Gumbel(0, 1) noise keyed on (step, anchor, candidate).
 double gumbel(PhiloxKey chance, std::uint64_t anchor, std::uint64_t candidate) {
-  const Philox r = philox<10>({{static_cast<std::uint32_t>(anchor), static_cast<std::uint32_t>(anchor >> 32), static_cast<std::uint32_t>(candidate), static_cast<std::uint32_t>(candidate >> 32)}}, chance);
+  const Philox r = philox<10>({{static_cast<std::uint32_t>(anchor), static_cast<std::uint32_t>(anchor >> 32),
+                                static_cast<std::uint32_t>(candidate), static_cast<std::uint32_t>(candidate >> 32)}},
+                              chance);
   return -std::log(-std::log((r.word[0] + 0.5) / 4294967296.0));
 }
 
@@ -38,20 +40,31 @@ double gumbel(PhiloxKey chance, std::uint64_t anchor, std::uint64_t candidate) {
 class Negatives {
  public:
   Negatives(const ContrastBatch& batch, const ContrastOptions& options)
-      : batch_(batch), options_(options), cells_(batch.view_a.to_host<float>()), texts_(batch.text.to_host<float>()), width_(batch.text.columns()) {
+      : batch_(batch),
+        options_(options),
+        cells_(batch.view_a.to_host<float>()),
+        texts_(batch.text.to_host<float>()),
+        width_(batch.text.columns()) {
     group_of_text_.assign(static_cast<std::size_t>(batch.text.rows()), -1);
     for (std::size_t i = 0; i < batch.text_of.size(); ++i) {
       if (batch.text_of[i] >= 0) group_of_text_[batch.text_of[i]] = batch.group_of[i];
     }
   }
   std::int32_t text_for(std::size_t anchor) const {
-    return best(group_of_text_.size(), [&](std::size_t t) { return group_of_text_[t] != batch_.group_of[anchor]; },
-                [&](std::size_t t) { return score(anchor, t) + gumbel(options_.chance, sequence_key(Pass::pair_neg_text, batch_.samples[anchor]), batch_.text_owner[t]); });
+    return best(
+        group_of_text_.size(), [&](std::size_t t) { return group_of_text_[t] != batch_.group_of[anchor]; },
+        [&](std::size_t t) {
+          return score(anchor, t) +
+                 gumbel(options_.chance, sequence_key(Pass::pair_neg_text, batch_.samples[anchor]), batch_.text_owner[t]);
+        });
   }
   std::int32_t cell_for(std::size_t anchor) const {
     const auto t = static_cast<std::size_t>(batch_.text_of[anchor]);
-    return best(batch_.samples.size(), [&](std::size_t c) { return batch_.text_of[c] >= 0 && batch_.group_of[c] != batch_.group_of[anchor]; },
-                [&](std::size_t c) { return score(c, t) + gumbel(options_.chance, sequence_key(Pass::pair_neg_cell, batch_.samples[anchor]), batch_.samples[c]); });
+    return best(
+        batch_.samples.size(), [&](std::size_t c) { return batch_.text_of[c] >= 0 && batch_.group_of[c] != batch_.group_of[anchor]; },
+        [&](std::size_t c) {
+          return score(c, t) + gumbel(options_.chance, sequence_key(Pass::pair_neg_cell, batch_.samples[anchor]), batch_.samples[c]);
+        });
   }
 
  private:
@@ -60,7 +73,8 @@ class Negatives {
     for (std::int64_t p = 0; p < width_; ++p) dot += static_cast<double>(cells_[cell * width_ + p]) * texts_[text * width_ + p];
     return dot * options_.scale;
   }
-  template <class Admissible, class Value> static std::int32_t best(std::size_t n, Admissible admissible, Value value) {
+  template <class Admissible, class Value>
+  static std::int32_t best(std::size_t n, Admissible admissible, Value value) {
     std::int32_t found = -1;
     double top = -std::numeric_limits<double>::infinity();
     for (std::size_t i = 0; i < n; ++i) {
@@ -89,7 +103,8 @@ void draw_pairs(const ContrastBatch& batch, const ContrastOptions& options, Cont
   for (std::size_t i = 0; i < n; ++i) {
     if (batch.text_of[i] < 0) continue;
     result.pairs.push_back({static_cast<std::int32_t>(i), batch.text_of[i], 1, sequence_key(Pass::pair_pos, batch.samples[i])});
-    if (text[i] >= 0) result.pairs.push_back({static_cast<std::int32_t>(i), text[i], 0, sequence_key(Pass::pair_neg_text, batch.samples[i])});
+    if (text[i] >= 0)
+      result.pairs.push_back({static_cast<std::int32_t>(i), text[i], 0, sequence_key(Pass::pair_neg_text, batch.samples[i])});
     if (cell[i] >= 0) result.pairs.push_back({cell[i], batch.text_of[i], 0, sequence_key(Pass::pair_neg_cell, batch.samples[i])});
     result.skipped_negatives += (text[i] < 0) + (cell[i] < 0);
   }
@@ -104,9 +119,14 @@ Tensor masked_gene_loss(const LangCell& model, const Tensor& hidden, const Tenso
   return cross_entropy(model.masked_gene_states(hidden, rows), model.gene_embeddings(), model.mgm_head().bias, labels);
 }
 
-Tensor matching_loss(const LangCell& model, const CrossStates& cells, const Tokens& texts, const Tensor& labels, const PassOptions& options) {
+Tensor matching_loss(const LangCell& model, const CrossStates& cells, const Tokens& texts, const Tensor& labels,
+                     const PassOptions& options) {
   const Linear& head = model.matching_head();
-  return matching_head({.x = model.match_states(texts, cells, options), .rows = texts.packing->first_rows(), .weight = head.weight, .bias = head.bias, .labels = labels});
+  return matching_head({.x = model.match_states(texts, cells, options),
+                        .rows = texts.packing->first_rows(),
+                        .weight = head.weight,
+                        .bias = head.bias,
+                        .labels = labels});
 }
 
 Contrast contrast(const ContrastBatch& batch, const ContrastOptions& options) {
@@ -124,7 +144,8 @@ Contrast contrast(const ContrastBatch& batch, const ContrastOptions& options) {
     with_text.push_back(static_cast<std::int32_t>(i)), their_text.push_back(batch.text_of[i]);
   }
   std::map<std::int64_t, std::int32_t> dense;
-  for (const std::int32_t i : with_text) groups.group.push_back(dense.emplace(batch.group_of[i], static_cast<std::int32_t>(dense.size())).first->second);
+  for (const std::int32_t i : with_text)
+    groups.group.push_back(dense.emplace(batch.group_of[i], static_cast<std::int32_t>(dense.size())).first->second);
   result.one_group_only = dense.size() == 1;
   if (options.cell_text > 0 && dense.size() > 1) {
     Tape tape;

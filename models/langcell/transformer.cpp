@@ -14,7 +14,8 @@ constexpr int kSitesPerLayer = 8;
 
 }  // namespace
 
-EncoderLayer::EncoderLayer(const Scope& scope, const TowerConfig& c, int number, Initialisation initialisation) : config_(c), number_(number) {
+EncoderLayer::EncoderLayer(const Scope& scope, const TowerConfig& c, int number, Initialisation initialisation)
+    : config_(c), number_(number) {
   const float by_width = deviation(initialisation, c.width), by_ffn = deviation(initialisation, c.ffn);
   const Scope attention = scope.child("attention"), cross = scope.child("crossattention");
   query_key_value_ = Linear(attention.child("self"), {"query", "key", "value"}, c.width, c.width, by_width);
@@ -28,7 +29,9 @@ EncoderLayer::EncoderLayer(const Scope& scope, const TowerConfig& c, int number,
   intermediate_ = Linear(scope.child("intermediate.dense"), c.width, c.ffn, by_width);
   output_ = Linear(scope.child("output.dense"), c.ffn, c.width, by_ffn);
   output_norm_ = LayerNorm(scope.child("output.LayerNorm"), c.width, c.eps);
-  for (const Module* m : std::initializer_list<const Module*>{&query_key_value_, &attention_output_, &attention_norm_, &cross_query_, &cross_output_, &cross_norm_, &intermediate_, &output_, &output_norm_}) adopt(*m);
+  for (const Module* m : std::initializer_list<const Module*>{&query_key_value_, &attention_output_, &attention_norm_, &cross_query_,
+                                                              &cross_output_, &cross_norm_, &intermediate_, &output_, &output_norm_})
+    adopt(*m);
 }
 
 Dropout EncoderLayer::dropout(float rate, int site, const PassOptions& options) const {
@@ -36,18 +39,35 @@ Dropout EncoderLayer::dropout(float rate, int site, const PassOptions& options) 
   return {rate, *options.chance, static_cast<std::uint32_t>(1 + number_ * kSitesPerLayer + site)};
 }
 
-Tensor EncoderLayer::operator()(const Tensor& x, const PackingPtr& packing, const Tensor& keys, const Tensor& values, const CrossStates* cross, const PassOptions& options) const {
+Tensor EncoderLayer::operator()(const Tensor& x, const PackingPtr& packing, const Tensor& keys, const Tensor& values,
+                                const CrossStates* cross, const PassOptions& options) const {
   const TowerConfig& c = config_;
   const auto add_and_norm = [&](const Linear& dense, const Tensor& branch, const Tensor& residual, const LayerNorm& norm, int site) {
-    return residual_norm({.x = dense.without_bias(branch), .residual = residual, .bias = dense.bias, .weight = norm.weight, .shift = norm.bias, .eps = norm.eps,
-                          .dropout = dropout(c.hidden_dropout, site, options), .packing = packing});
+    return residual_norm({.x = dense.without_bias(branch),
+                          .residual = residual,
+                          .bias = dense.bias,
+                          .weight = norm.weight,
+                          .shift = norm.bias,
+                          .eps = norm.eps,
+                          .dropout = dropout(c.hidden_dropout, site, options),
+                          .packing = packing});
   };
   const Tensor qkv = query_key_value_(x);
-  const Tensor context = attention({.q = qkv.slice_columns(0, c.width), .k = qkv.slice_columns(c.width, c.width), .v = qkv.slice_columns(2 * c.width, c.width),
-                                    .heads = c.heads, .queries = packing, .keys = packing, .dropout = dropout(c.attention_dropout, kAttention, options)});
+  const Tensor context = attention({.q = qkv.slice_columns(0, c.width),
+                                    .k = qkv.slice_columns(c.width, c.width),
+                                    .v = qkv.slice_columns(2 * c.width, c.width),
+                                    .heads = c.heads,
+                                    .queries = packing,
+                                    .keys = packing,
+                                    .dropout = dropout(c.attention_dropout, kAttention, options)});
   Tensor h = add_and_norm(attention_output_, context, x, attention_norm_, kAttentionOutput);
   if (cross) {
-    const Tensor read = attention({.q = cross_query_(h), .k = keys, .v = values, .heads = c.heads, .queries = packing, .keys = cross->packing,
+    const Tensor read = attention({.q = cross_query_(h),
+                                   .k = keys,
+                                   .v = values,
+                                   .heads = c.heads,
+                                   .queries = packing,
+                                   .keys = cross->packing,
                                    .dropout = dropout(c.attention_dropout, kCross, options)});
     h = add_and_norm(cross_output_, read, h, cross_norm_, kCrossOutput);
   }
@@ -72,15 +92,25 @@ Encoder::Encoder(const Scope& scope, const TowerConfig& c, Initialisation initia
   for (const EncoderLayer& layer : layers_) adopt(layer);
 }
 
-CrossStates Encoder::cross_states(const Tensor& cell_hidden, const PackingPtr& cells) const { return {cross_keys_values_(cell_hidden), cells}; }
+CrossStates Encoder::cross_states(const Tensor& cell_hidden, const PackingPtr& cells) const {
+  return {cross_keys_values_(cell_hidden), cells};
+}
 
 Tensor Encoder::operator()(const Tokens& tokens, const PassOptions& options, const CrossStates* cross) const {
   const TowerConfig& c = config_;
   if (tokens.packing->longest() > c.positions) {
-    throw ModelError(fmt::format("encoder: wanted sequences of at most {} tokens, the positions this model was trained with, got {}", c.positions, tokens.packing->longest()));
+    throw ModelError(fmt::format("encoder: wanted sequences of at most {} tokens, the positions this model was trained with, got {}",
+                                 c.positions, tokens.packing->longest()));
   }
-  Tensor x = embed({.ids = tokens.ids, .by_id = tokens.by_id, .packing = tokens.packing, .table = words_.weight, .positions = positions_.weight,
-                    .type = c.types ? *types_.weight : Tensor(), .weight = norm_.weight, .shift = norm_.bias, .eps = norm_.eps,
+  Tensor x = embed({.ids = tokens.ids,
+                    .by_id = tokens.by_id,
+                    .packing = tokens.packing,
+                    .table = words_.weight,
+                    .positions = positions_.weight,
+                    .type = c.types ? *types_.weight : Tensor(),
+                    .weight = norm_.weight,
+                    .shift = norm_.bias,
+                    .eps = norm_.eps,
                     .dropout = options.chance ? Dropout{c.hidden_dropout, *options.chance, 0} : Dropout{}});
   for (std::size_t i = 0; i < layers_.size(); ++i) {
     const EncoderLayer& layer = layers_[i];

@@ -10,8 +10,8 @@
 namespace lc {
 
 struct Tokens {  // what a tower reads
-  Tensor ids;          // (T) i32
-  Tensor by_id;        // (T) i32, rows by ascending id; absent in inference
+  Tensor ids;    // (T) i32
+  Tensor by_id;  // (T) i32, rows by ascending id; absent in inference
   PackingPtr packing;
 };
 
@@ -21,7 +21,7 @@ struct PassOptions {
   enum class Activations : std::uint8_t { keep, recompute } activations = Activations::keep;
 };
 
-struct CrossStates {  // keys and values of every layer for the cells' tokens, computed once for all texts
+struct CrossStates {   // keys and values of every layer for the cells' tokens, computed once for all texts
   Tensor keys_values;  // (T cells, layers · 2 · width): layer by layer, keys then values
   PackingPtr packing;
 };
@@ -30,7 +30,8 @@ class EncoderLayer : public Module {
  public:
   EncoderLayer(const Scope& scope, const TowerConfig& config, int number, Initialisation initialisation);
   // x (T, C); keys, values (T cells, C) absent outside matching mode
-  Tensor operator()(const Tensor& x, const PackingPtr& packing, const Tensor& keys, const Tensor& values, const CrossStates* cross, const PassOptions& options) const;
+  Tensor operator()(const Tensor& x, const PackingPtr& packing, const Tensor& keys, const Tensor& values, const CrossStates* cross,
+                    const PassOptions& options) const;
 
  private:
   Dropout dropout(float rate, int site, const PassOptions& options) const;

@@ -23,17 +23,24 @@ struct State {
 };
 
 // inputs: the parameters, then the gradients of each step.
-template <class T> State run_steps(const Setting& s, const std::vector<Tensor>& in) {
+template <class T>
+State run_steps(const Setting& s, const std::vector<Tensor>& in) {
   const auto n = static_cast<std::size_t>(s.elements);
   State state{in[0].to_host<float>(), std::vector<float>(n), std::vector<float>(n), {}};
   for (const float p : state.master) state.storage.push_back(from_float<bf16>(p));
   for (int step = 0; step < kSteps; ++step) {
     T* storage = nullptr;
     if constexpr (std::is_same_v<T, bf16>) storage = state.storage.data();
-    kernels::adamw<Device::cpu>({}, kernels::AdamW<T>{.master = state.master.data(), .moment1 = state.moment1.data(), .moment2 = state.moment2.data(),
-                                                      .gradient = in[static_cast<std::size_t>(step) + 1].template data<float>(), .storage = storage,
-                                                      .segments = s.segments.data(), .count = static_cast<std::int64_t>(s.segments.size()), .clip_factor = &kClip,
-                                                      .lr = kRate, .step = step + 1});
+    kernels::adamw<Device::cpu>({}, kernels::AdamW<T>{.master = state.master.data(),
+                                                      .moment1 = state.moment1.data(),
+                                                      .moment2 = state.moment2.data(),
+                                                      .gradient = in[static_cast<std::size_t>(step) + 1].template data<float>(),
+                                                      .storage = storage,
+                                                      .segments = s.segments.data(),
+                                                      .count = static_cast<std::int64_t>(s.segments.size()),
+                                                      .clip_factor = &kClip,
+                                                      .lr = kRate,
+                                                      .step = step + 1});
   }
   return state;
 }
@@ -57,7 +64,8 @@ Values reference(const Setting& s, const std::vector<Values>& in, Output wanted)
         m[i] = beta1 * m[i] + (1 - beta1) * g;
         v[i] = beta2 * v[i] + (1 - beta2) * g * g;
         const double first = m[i] / (1 - std::pow(beta1, step)), second = v[i] / (1 - std::pow(beta2, step));
-        p[i] = p[i] * (1 - static_cast<double>(kRate) * static_cast<double>(segment.decay)) - static_cast<double>(kRate) * first / (std::sqrt(second) + 1e-8);
+        p[i] = p[i] * (1 - static_cast<double>(kRate) * static_cast<double>(segment.decay)) -
+               static_cast<double>(kRate) * first / (std::sqrt(second) + 1e-8);
       }
     }
   }
@@ -84,8 +92,12 @@ OpCase norm_case(const std::string& name, const Setting& s, float clip) {
   c.word = "adamw", c.name = name, c.inputs = {{"gradient", Shape{s.elements}, Role::vector, 0.003, 0, false}};
   c.run = [=](const std::vector<Tensor>& in) {
     std::vector<float> out(2, -1.0f);
-    kernels::gradient_norm<Device::cpu>({}, {.gradient = in[0].data<float>(), .segments = s.segments.data(), .count = static_cast<std::int64_t>(s.segments.size()),
-                                             .clip = clip, .norm = &out[0], .clip_factor = &out[1]});
+    kernels::gradient_norm<Device::cpu>({}, {.gradient = in[0].data<float>(),
+                                             .segments = s.segments.data(),
+                                             .count = static_cast<std::int64_t>(s.segments.size()),
+                                             .clip = clip,
+                                             .norm = &out[0],
+                                             .clip_factor = &out[1]});
     return Tensor::from(out);
   };
   c.reference = [=](const std::vector<Values>& in) {

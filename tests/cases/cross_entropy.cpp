@@ -38,7 +38,9 @@ OpCase make(const std::string& name, const Setting& s) {
   const auto labels = labels_for(s);
   OpCase c;
   c.word = "cross_entropy", c.name = name;
-  c.inputs = {{"x", {s.rows, s.columns}, Role::activation, s.scale}, {"table", {s.table_rows, s.columns}, Role::parameter}, {"bias", {s.vocabulary}, Role::vector}};
+  c.inputs = {{"x", {s.rows, s.columns}, Role::activation, s.scale},
+              {"table", {s.table_rows, s.columns}, Role::parameter},
+              {"bias", {s.vocabulary}, Role::vector}};
   c.run = [=](const std::vector<Tensor>& in) { return cross_entropy(in[0], in[1], in[2], ids_of(labels)); };
   c.reference = [=](const std::vector<Values>& in) { return Values{reference(s, labels, in[0], in[1], in[2])}; };
   c.flops = 2.0 * static_cast<double>(s.rows * s.vocabulary * s.columns);
@@ -68,12 +70,30 @@ std::vector<WrongCall> cross_entropy_wrong_calls() {
   const auto f = [](const Shape& shape, DType type = DType::f32) { return random_tensor(shape, type, 1); };
   const auto call = [=](const std::string& name, auto run) { return WrongCall{"cross_entropy", name, run}; };
   return {
-      call("another width", [=] { cross_entropy(f({3, 4}), f({7, 5}), f({7}), ids_of({0, 1, 2})); }),
-      call("another storage type", [=] { cross_entropy(f({3, 4}), f({7, 4}, DType::bf16), f({7}), ids_of({0, 1, 2})); }),
-      call("fewer words than biases", [=] { cross_entropy(f({3, 4}), f({7, 4}), f({8}), ids_of({0, 1, 2})); }),
-      call("too few labels", [=] { cross_entropy(f({3, 4}), f({7, 4}), f({7}), ids_of({0, 1})); }),
-      call("labels in float", [=] { cross_entropy(f({3, 4}), f({7, 4}), f({7}), f({3})); }),
-      call("no bias", [=] { cross_entropy(f({3, 4}), f({7, 4}), Tensor(), ids_of({0, 1, 2})); }),
+      call("another width",
+           [=] {
+             cross_entropy(f({3, 4}), f({7, 5}), f({7}), ids_of({0, 1, 2}));
+           }),
+      call("another storage type",
+           [=] {
+             cross_entropy(f({3, 4}), f({7, 4}, DType::bf16), f({7}), ids_of({0, 1, 2}));
+           }),
+      call("fewer words than biases",
+           [=] {
+             cross_entropy(f({3, 4}), f({7, 4}), f({8}), ids_of({0, 1, 2}));
+           }),
+      call("too few labels",
+           [=] {
+             cross_entropy(f({3, 4}), f({7, 4}), f({7}), ids_of({0, 1}));
+           }),
+      call("labels in float",
+           [=] {
+             cross_entropy(f({3, 4}), f({7, 4}), f({7}), f({3}));
+           }),
+      call("no bias",
+           [=] {
+             cross_entropy(f({3, 4}), f({7, 4}), Tensor(), ids_of({0, 1, 2}));
+           }),
   };
 }
 

@@ -42,7 +42,8 @@ double one_direction(const Setting& s, const Values& x, const Values& y, double 
     double sum = 0, wanted = 0;
     for (std::int64_t j = 0; j < s.pairs; ++j) {
       const double score = scale * dot(x, i, y, j, s.columns);
-      const bool ignored = same(i, j) ? i != j && s.groups.same == SamePairs::ignore : count > 0 && !s.groups.unrelated[static_cast<std::size_t>(place[i] * count + place[j])];
+      const bool ignored = same(i, j) ? i != j && s.groups.same == SamePairs::ignore
+                                      : count > 0 && !s.groups.unrelated[static_cast<std::size_t>(place[i] * count + place[j])];
       if (!ignored) sum += std::exp(score) / (weighted ? size(j) : 1);
       if (s.groups.same == SamePairs::ignore ? i == j : same(i, j)) wanted += score / (s.groups.same == SamePairs::ignore ? 1 : size(i));
     }
@@ -54,10 +55,13 @@ double one_direction(const Setting& s, const Values& x, const Values& y, double 
 OpCase make(const std::string& name, const Setting& s, double scale = 4) {
   OpCase c;
   c.word = "infonce", c.name = name;
-  c.inputs = {{"a", {s.pairs, s.columns}, Role::activation, 0.4}, {"b", {s.pairs, s.columns}, Role::activation, 0.4}, {"scale", {1}, Role::vector, 0.1, scale}};
+  c.inputs = {{"a", {s.pairs, s.columns}, Role::activation, 0.4},
+              {"b", {s.pairs, s.columns}, Role::activation, 0.4},
+              {"scale", {1}, Role::vector, 0.1, scale}};
   c.run = [=](const std::vector<Tensor>& in) { return infonce(in[0], in[1], in[2], s.groups); };
   c.reference = [=](const std::vector<Values>& in) {
-    return Values{0.5 * (one_direction(s, in[0], in[1], in[2][0], s.groups.same == SamePairs::merge) + one_direction(s, in[1], in[0], in[2][0], false))};
+    return Values{0.5 * (one_direction(s, in[0], in[1], in[2][0], s.groups.same == SamePairs::merge) +
+                         one_direction(s, in[1], in[0], in[2][0], false))};
   };
   c.flops = 4.0 * static_cast<double>(s.pairs * s.pairs * s.columns);
   c.bytes = 8.0 * static_cast<double>(s.pairs * s.columns);
@@ -69,8 +73,12 @@ OpCase merged_texts(const std::string& name, const std::vector<std::int32_t>& gr
   const auto pairs = static_cast<std::int64_t>(group.size());
   OpCase c;
   c.word = "infonce", c.name = name;
-  c.inputs = {{"a", {pairs, columns}, Role::activation, 0.4}, {"texts", {groups, columns}, Role::activation, 0.4}, {"scale", {1}, Role::vector, 0.1, 4}};
-  c.run = [=](const std::vector<Tensor>& in) { return infonce(in[0], rows_take(in[1], ids_of(group)), in[2], {.group = group, .same = SamePairs::merge}); };
+  c.inputs = {{"a", {pairs, columns}, Role::activation, 0.4},
+              {"texts", {groups, columns}, Role::activation, 0.4},
+              {"scale", {1}, Role::vector, 0.1, 4}};
+  c.run = [=](const std::vector<Tensor>& in) {
+    return infonce(in[0], rows_take(in[1], ids_of(group)), in[2], {.group = group, .same = SamePairs::merge});
+  };
   c.reference = [=](const std::vector<Values>& in) {
     double loss = 0;
     for (std::int64_t i = 0; i < pairs; ++i) {
@@ -117,7 +125,8 @@ std::vector<OpCase> infonce_cases() {
       merged_texts("merge is a softmax over groups where texts are equal", {0, 1, 0, 2, 1, 0, 0, 2, 3}, 4, 5),
       make("small, unrelated", {5, 5, with_relations({3, 1, 3, 1, 2}, SamePairs::positive)}),
   };
-  const std::pair<const char*, SamePairs> ways[] = {{"positive", SamePairs::positive}, {"merge", SamePairs::merge}, {"ignore", SamePairs::ignore}};
+  const std::pair<const char*, SamePairs> ways[] = {
+      {"positive", SamePairs::positive}, {"merge", SamePairs::merge}, {"ignore", SamePairs::ignore}};
   for (const auto& [name, same] : ways) {
     cases.push_back(make(std::string(name) + ", groups over several tiles", {67, 9, {.group = groups_of(67, 7), .same = same}}));
     cases.push_back(make(std::string(name) + ", related groups leave the denominator", {33, 17, with_relations(groups_of(33, 5), same)}));
@@ -131,12 +140,30 @@ std::vector<WrongCall> infonce_wrong_calls() {
   const auto f = [](const Shape& shape, DType type = DType::f32) { return random_tensor(shape, type, 1); };
   const auto call = [](const std::string& name, auto run) { return WrongCall{"infonce", name, run}; };
   return {
-      call("another number of rows", [=] { infonce(f({3, 4}), f({4, 4}), f({1})); }),
-      call("another width", [=] { infonce(f({3, 4}), f({3, 5}), f({1})); }),
-      call("two storage types", [=] { infonce(f({3, 4}), f({3, 4}, DType::bf16), f({1})); }),
-      call("two scales", [=] { infonce(f({3, 4}), f({3, 4}), f({2})); }),
-      call("too few groups", [=] { infonce(f({3, 4}), f({3, 4}), f({1}), {.group = {0, 1}}); }),
-      call("relations of too few groups", [=] { infonce(f({3, 4}), f({3, 4}), f({1}), {.group = {0, 1, 2}, .unrelated = {1, 1, 1, 1}}); }),
+      call("another number of rows",
+           [=] {
+             infonce(f({3, 4}), f({4, 4}), f({1}));
+           }),
+      call("another width",
+           [=] {
+             infonce(f({3, 4}), f({3, 5}), f({1}));
+           }),
+      call("two storage types",
+           [=] {
+             infonce(f({3, 4}), f({3, 4}, DType::bf16), f({1}));
+           }),
+      call("two scales",
+           [=] {
+             infonce(f({3, 4}), f({3, 4}), f({2}));
+           }),
+      call("too few groups",
+           [=] {
+             infonce(f({3, 4}), f({3, 4}), f({1}), {.group = {0, 1}});
+           }),
+      call("relations of too few groups",
+           [=] {
+             infonce(f({3, 4}), f({3, 4}), f({1}), {.group = {0, 1, 2}, .unrelated = {1, 1, 1, 1}});
+           }),
   };
 }
 

@@ -25,7 +25,8 @@ Values logits_of(const Setting& s, const std::vector<Values>& in) {
 double loss_of(const Setting& s, const std::vector<Values>& in) {
   const Values logits = logits_of(s, in);
   double loss = 0;
-  for (std::size_t i = 0; i < s.rows.size(); ++i) loss += std::log(std::exp(logits[2 * i]) + std::exp(logits[2 * i + 1])) - logits[2 * i + s.labels[i]];
+  for (std::size_t i = 0; i < s.rows.size(); ++i)
+    loss += std::log(std::exp(logits[2 * i]) + std::exp(logits[2 * i + 1])) - logits[2 * i + s.labels[i]];
   return loss;
 }
 
@@ -36,7 +37,9 @@ std::vector<Input> inputs_of(const Setting& s) {
 OpCase loss_case(const std::string& name, const Setting& s) {
   OpCase c;
   c.word = "matching_head", c.name = name, c.inputs = inputs_of(s);
-  c.run = [=](const std::vector<Tensor>& in) { return matching_head({.x = in[0], .rows = ids_of(s.rows), .weight = in[1], .bias = in[2], .labels = ids_of(s.labels)}); };
+  c.run = [=](const std::vector<Tensor>& in) {
+    return matching_head({.x = in[0], .rows = ids_of(s.rows), .weight = in[1], .bias = in[2], .labels = ids_of(s.labels)});
+  };
   c.reference = [=](const std::vector<Values>& in) { return Values{loss_of(s, in)}; };
   c.flops = 4.0 * static_cast<double>(s.rows.size()) * static_cast<double>(s.columns);
   c.bytes = 4.0 * static_cast<double>(s.rows.size()) * static_cast<double>(s.columns);
@@ -47,7 +50,9 @@ OpCase logits_case(const std::string& name, const Setting& s) {
   OpCase c;
   c.word = "matching_head", c.name = name, c.inputs = inputs_of(s);
   for (Input& input : c.inputs) input.differentiable = false;
-  c.run = [=](const std::vector<Tensor>& in) { return matching_logits({.x = in[0], .rows = ids_of(s.rows), .weight = in[1], .bias = in[2], .labels = {}}); };
+  c.run = [=](const std::vector<Tensor>& in) {
+    return matching_logits({.x = in[0], .rows = ids_of(s.rows), .weight = in[1], .bias = in[2], .labels = {}});
+  };
   c.reference = [=](const std::vector<Values>& in) { return logits_of(s, in); };
   return c;
 }
@@ -59,8 +64,8 @@ std::vector<OpCase> matching_head_cases() {
   Setting many{70, 5, {}, {}};
   for (std::int32_t i = 0; i < 65; ++i) many.rows.push_back(i), many.labels.push_back(i % 3 == 0);
   return {
-      loss_case("one pair", {1, 3, {0}, {1}}), loss_case("rows out of order", some),      loss_case("several chunks", many),
-      loss_case("no pairs", {5, 3, {}, {}}),   loss_case("no tokens", {0, 3, {}, {}}),    logits_case("logits", some),
+      loss_case("one pair", {1, 3, {0}, {1}}),  loss_case("rows out of order", some),   loss_case("several chunks", many),
+      loss_case("no pairs", {5, 3, {}, {}}),    loss_case("no tokens", {0, 3, {}, {}}), logits_case("logits", some),
       logits_case("no logits", {5, 3, {}, {}}),
   };
 }
@@ -68,16 +73,28 @@ std::vector<OpCase> matching_head_cases() {
 std::vector<WrongCall> matching_head_wrong_calls() {
   const auto call = [](const std::string& name, auto spoil) {
     return WrongCall{"matching_head", name, [spoil] {
-                       MatchingHead m{.x = random_tensor({4, 5}, DType::f32, 1), .rows = ids_of({0, 2}), .weight = random_tensor({2, 5}, DType::f32, 2),
-                                      .bias = random_tensor({2}, DType::f32, 3), .labels = ids_of({0, 1})};
+                       MatchingHead m{.x = random_tensor({4, 5}, DType::f32, 1),
+                                      .rows = ids_of({0, 2}),
+                                      .weight = random_tensor({2, 5}, DType::f32, 2),
+                                      .bias = random_tensor({2}, DType::f32, 3),
+                                      .labels = ids_of({0, 1})};
                        spoil(m);
                        matching_head(m);
                      }};
   };
   return {
-      call("three classes", [](MatchingHead& m) { m.weight = random_tensor({3, 5}, DType::f32, 4); }),
-      call("a weight of another type", [](MatchingHead& m) { m.weight = random_tensor({2, 5}, DType::bf16, 4); }),
-      call("another width", [](MatchingHead& m) { m.weight = random_tensor({2, 6}, DType::f32, 4); }),
+      call("three classes",
+           [](MatchingHead& m) {
+             m.weight = random_tensor({3, 5}, DType::f32, 4);
+           }),
+      call("a weight of another type",
+           [](MatchingHead& m) {
+             m.weight = random_tensor({2, 5}, DType::bf16, 4);
+           }),
+      call("another width",
+           [](MatchingHead& m) {
+             m.weight = random_tensor({2, 6}, DType::f32, 4);
+           }),
       call("no bias", [](MatchingHead& m) { m.bias = Tensor(); }),
       call("fewer labels than rows", [](MatchingHead& m) { m.labels = ids_of({0}); }),
       call("no labels", [](MatchingHead& m) { m.labels = Tensor(); }),

@@ -19,9 +19,16 @@ struct Cells {
 Tensor run(const Cells& c) {
   const auto places = static_cast<std::size_t>(c.cells() * c.max_tokens);
   std::vector<std::int32_t> tokens(places, -1), lengths(c.n_counts.size(), -1);
-  kernels::rank_encoding<Device::cpu>({}, {.cells = c.cells(), .indptr = c.indptr.data(), .columns = c.columns.data(), .counts = c.counts.data(),
-                                           .n_counts = c.n_counts.data(), .token_of_column = c.token_of_column.data(), .median_of_token = c.medians.data(),
-                                           .max_tokens = c.max_tokens, .tokens = tokens.data(), .lengths = lengths.data()});
+  kernels::rank_encoding<Device::cpu>({}, {.cells = c.cells(),
+                                           .indptr = c.indptr.data(),
+                                           .columns = c.columns.data(),
+                                           .counts = c.counts.data(),
+                                           .n_counts = c.n_counts.data(),
+                                           .token_of_column = c.token_of_column.data(),
+                                           .median_of_token = c.medians.data(),
+                                           .max_tokens = c.max_tokens,
+                                           .tokens = tokens.data(),
+                                           .lengths = lengths.data()});
   std::vector<float> all(tokens.begin(), tokens.end());
   all.insert(all.end(), lengths.begin(), lengths.end());
   return Tensor::from(all);
@@ -86,7 +93,13 @@ OpCase make(const std::string& name, const Cells& cells) {
 
 std::vector<OpCase> rank_encoding_cases() {
   // 3 of 3 over median 3, and 1 of 3 over median 1: equal in exact arithmetic, the first larger in double, the second larger in float.
-  const Cells last_bit{.indptr = {0, 2}, .columns = {0, 1}, .token_of_column = {2, 3}, .counts = {3, 1}, .n_counts = {3}, .medians = {1, 1, 3, 1}, .max_tokens = 2};
+  const Cells last_bit{.indptr = {0, 2},
+                       .columns = {0, 1},
+                       .token_of_column = {2, 3},
+                       .counts = {3, 1},
+                       .n_counts = {3},
+                       .medians = {1, 1, 3, 1},
+                       .max_tokens = 2};
   std::vector<OpCase> cases = {
       make("no cells", random_cells(0, 5, 3, 1)),
       make("ties, unknown and repeated columns, empty cells", random_cells(33, 65, 100, 2)),

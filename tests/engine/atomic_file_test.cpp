@@ -125,8 +125,10 @@ TEST(AtomicFile, AFullDiskIsAResourceErrorAndLeavesNothing) {
 TEST(AtomicFile, UnwritablePlacesAreNamedWithCauseAndAdvice) {
   const TemporaryFolder folder;
   write_file(folder / "file", "x");
-  EXPECT_TRUE(holds(message_of<ResourceError>([&] { AtomicFile(folder / "file" / "a.txt"); }), "Not a directory; a part of the path is a file"));
-  EXPECT_TRUE(holds(message_of<ResourceError>([&] { AtomicFile(folder / "missing" / "a.txt"); }), "No such file or directory; create its folder first"));
+  EXPECT_TRUE(
+      holds(message_of<ResourceError>([&] { AtomicFile(folder / "file" / "a.txt"); }), "Not a directory; a part of the path is a file"));
+  EXPECT_TRUE(holds(message_of<ResourceError>([&] { AtomicFile(folder / "missing" / "a.txt"); }),
+                    "No such file or directory; create its folder first"));
   EXPECT_TRUE(holds(message_of<ResourceError>([&] { AtomicFile(folder.path()); }), "Is a directory"));
   EXPECT_TRUE(holds(message_of<ResourceError>([&] { AtomicFile("/sys/langcell.txt"); }), "cannot write /sys/langcell.txt: "));
   EXPECT_TRUE(holds(message_of<ResourceError>([&] { AtomicFile(folder / std::string(250, 'n')); }), "choose a shorter name"));

@@ -28,7 +28,9 @@ std::string length_prefix(std::uint64_t length) {
   return bytes;
 }
 
-std::string file_of(const std::string& header, size_t data_bytes) { return length_prefix(header.size()) + header + std::string(data_bytes, '\1'); }
+std::string file_of(const std::string& header, size_t data_bytes) {
+  return length_prefix(header.size()) + header + std::string(data_bytes, '\1');
+}
 
 std::string tensor(const std::string& name, const std::string& dtype, const std::string& shape, const std::string& offsets) {
   return fmt::format(R"("{}":{{"dtype":"{}","shape":{},"data_offsets":{}}})", name, dtype, shape, offsets);
@@ -56,8 +58,8 @@ TEST(Safetensors, WhatWasWrittenIsReadAgain) {
   const std::vector<double> moment{0.1};
   const std::vector<std::int64_t> ids{-1, 25426, std::numeric_limits<std::int64_t>::min()};
   const std::vector<std::uint8_t> odd{1, 2, 255};
-  write_safetensors(folder / "m", {stored("odd", {3}, odd), stored("layer.0.weight", {2, 3}, weight), stored("scalar", {}, moment), stored("ids", {3, 1}, ids),
-                                   stored("empty", {0, 7}, std::vector<float>{})});
+  write_safetensors(folder / "m", {stored("odd", {3}, odd), stored("layer.0.weight", {2, 3}, weight), stored("scalar", {}, moment),
+                                   stored("ids", {3, 1}, ids), stored("empty", {0, 7}, std::vector<float>{})});
   const SafetensorsReader reader(folder / "m");
   EXPECT_EQ(reader.metadata(), (StoredMetadata{{"format", "pt"}}));
   ASSERT_EQ(reader.tensors().size(), 5u);
@@ -75,9 +77,11 @@ TEST(Safetensors, WhatWasWrittenIsReadAgain) {
 
 TEST(Safetensors, TheBytesAreThoseOfTheReferenceImplementation) {
   const TemporaryFolder folder;
-  write_safetensors(folder / "m", {stored("a", {1}, std::vector<std::uint8_t>{7}), stored("b\"é", {1}, std::vector<float>{1}), stored("c", {1}, std::vector<std::int64_t>{2})});
+  write_safetensors(folder / "m", {stored("a", {1}, std::vector<std::uint8_t>{7}), stored("b\"é", {1}, std::vector<float>{1}),
+                                   stored("c", {1}, std::vector<std::int64_t>{2})});
   const std::string header =
-      R"({"__metadata__":{"format":"pt"},"c":{"dtype":"I64","shape":[1],"data_offsets":[0,8]},"b\"é":{"dtype":"F32","shape":[1],"data_offsets":[8,12]},)"
+      R"({"__metadata__":{"format":"pt"},"c":{"dtype":"I64","shape":[1],"data_offsets":[0,8]},)"
+      R"("b\"é":{"dtype":"F32","shape":[1],"data_offsets":[8,12]},)"
       R"("a":{"dtype":"U8","shape":[1],"data_offsets":[12,13]}})";
   const std::string padded = header + std::string((8 - header.size() % 8) % 8, ' ');
   using namespace std::string_literals;
@@ -94,8 +98,10 @@ TEST(Safetensors, TheDataBeginsAtAMultipleOfEight) {
 
 TEST(Safetensors, Bf16AndF16BecomeFloatExactly) {
   const TemporaryFolder folder;
-  const std::vector<std::uint16_t> bf{0x3f80, 0xc040, 0x7f80, 0x0001}, half{0x3c00, 0xc000, 0x7c00, 0x0001, 0x83ff, 0x7bff, 0x8000, 0x7e00, 0x3555};
-  write_safetensors(folder / "m", {{"bf", StoredType::bf16, {4}, std::as_bytes(std::span(bf))}, {"half", StoredType::f16, {9}, std::as_bytes(std::span(half))}});
+  const std::vector<std::uint16_t> bf{0x3f80, 0xc040, 0x7f80, 0x0001},
+      half{0x3c00, 0xc000, 0x7c00, 0x0001, 0x83ff, 0x7bff, 0x8000, 0x7e00, 0x3555};
+  write_safetensors(folder / "m", {{"bf", StoredType::bf16, {4}, std::as_bytes(std::span(bf))},
+                                   {"half", StoredType::f16, {9}, std::as_bytes(std::span(half))}});
   const SafetensorsReader reader(folder / "m");
   std::vector<float> a(4), b(9);
   reader.read("bf", a);
@@ -133,8 +139,12 @@ TEST(Safetensors, AskingForWhatIsNotThereNamesFileAndTensor) {
 TEST(Safetensors, WritingTwoEqualNamesOrAWrongSizeIsOurBug) {
   const TemporaryFolder folder;
   const std::vector<float> one{1};
-  EXPECT_TRUE(holds(message_of<ShapeError>([&] { write_safetensors(folder / "m", {stored("a", {1}, one), stored("a", {1}, one)}); }), "two tensors"));
-  EXPECT_TRUE(holds(message_of<ShapeError>([&] { write_safetensors(folder / "m", {stored("a", {2}, one)}); }), "a has 4 bytes for F32 [2]"));
+  EXPECT_TRUE(holds(message_of<ShapeError>([&] {
+                      write_safetensors(folder / "m", {stored("a", {1}, one), stored("a", {1}, one)});
+                    }),
+                    "two tensors"));
+  EXPECT_TRUE(
+      holds(message_of<ShapeError>([&] { write_safetensors(folder / "m", {stored("a", {2}, one)}); }), "a has 4 bytes for F32 [2]"));
   EXPECT_FALSE(std::filesystem::exists(folder / "m"));
 }
 

@@ -68,12 +68,18 @@ TEST(tape, calls_ready_marks_when_everything_after_them_is_done) {
 }
 
 struct Block : Module {
-  explicit Block(const Scope& scope) : wide(scope.child("wide"), 33, 65, 0.2f), narrow(scope.child("narrow"), 65, 33, 0.2f), norm(scope.child("norm"), 33, 1e-12f) {
+  explicit Block(const Scope& scope)
+      : wide(scope.child("wide"), 33, 65, 0.2f), narrow(scope.child("narrow"), 65, 33, 0.2f), norm(scope.child("norm"), 33, 1e-12f) {
     adopt(wide), adopt(narrow), adopt(norm);
   }
   Tensor operator()(const Tensor& x, const PackingPtr& packing) const {
-    return residual_norm({.x = narrow.without_bias(wide(x, Activation::gelu)), .residual = x, .bias = narrow.bias, .weight = norm.weight, .shift = norm.bias,
-                          .dropout = {0.3f, chance_of_step(1, 1, 1), 3}, .packing = packing});
+    return residual_norm({.x = narrow.without_bias(wide(x, Activation::gelu)),
+                          .residual = x,
+                          .bias = narrow.bias,
+                          .weight = norm.weight,
+                          .shift = norm.bias,
+                          .dropout = {0.3f, chance_of_step(1, 1, 1), 3},
+                          .packing = packing});
   }
   Linear wide, narrow;
   LayerNorm norm;
@@ -99,7 +105,8 @@ Outcome run_blocks(DType storage, bool recompute) {
   }
   tape.backward({{x, random_tensor(Shape{17, 33}, storage, 10)}});
   arena.attach(nullptr);
-  return {x.to(DType::f32).to_host<float>(), tape.gradient(start).to(DType::f32).to_host<float>(), Floats(arena.gradients().begin(), arena.gradients().end())};
+  return {x.to(DType::f32).to_host<float>(), tape.gradient(start).to(DType::f32).to_host<float>(),
+          Floats(arena.gradients().begin(), arena.gradients().end())};
 }
 
 TEST(tape, recompute_gives_equal_bits_with_dropout) {

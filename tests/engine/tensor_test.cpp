@@ -31,7 +31,8 @@ TEST(tensor, refuses_the_wrong_type_an_absent_tensor_and_slices_outside) {
 }
 
 TEST(tensor, rounds_to_bf16_to_nearest_even_and_keeps_nan) {
-  const std::vector<float> v = {1.00390625f, 1.01171875f, -3.5f, std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()};
+  const std::vector<float> v = {1.00390625f, 1.01171875f, -3.5f, std::numeric_limits<float>::quiet_NaN(),
+                                std::numeric_limits<float>::infinity()};
   const auto back = Tensor::from(std::span<const float>(v), Shape{1, 5}).to(DType::bf16).to(DType::f32).to_host<float>();
   EXPECT_EQ(back[0], 1.0f);
   EXPECT_EQ(back[1], 1.015625f);
@@ -54,7 +55,9 @@ TEST(memory, gives_a_block_back_to_its_class_and_counts_the_peak) {
   EXPECT_GE(memory_use(queue).peak, before + 4000);
 }
 
-TEST(memory, a_device_that_is_not_built_in_is_a_resource_error) { EXPECT_THROW(Tensor::empty(Shape{1}, DType::f32, {Device::cuda, 0, nullptr}), ResourceError); }
+TEST(memory, a_device_that_is_not_built_in_is_a_resource_error) {
+  EXPECT_THROW(Tensor::empty(Shape{1}, DType::f32, {Device::cuda, 0, nullptr}), ResourceError);
+}
 
 TEST(packing, knows_offsets_keys_and_the_longest) {
   const PackingPtr p = Packing::make({{3, 0, 5}, {10, 11, 12}, {}});

@@ -2,6 +2,7 @@
 
 usage: make_seeds.py OUT      writes OUT/TARGET/*; needs Python alone
 """
+
 import json
 import pickle
 import struct
@@ -41,14 +42,18 @@ def torch_files(out):
 
 def safetensors(out):
     for number, (kind, size) in enumerate((("F32", 4), ("BF16", 2), ("F16", 2), ("I64", 8))):
-        header = json.dumps({"__metadata__": {"format": "pt"}, "w": {"dtype": kind, "shape": [2, 3], "data_offsets": [0, 6 * size]}}).encode()
+        header = json.dumps(
+            {"__metadata__": {"format": "pt"}, "w": {"dtype": kind, "shape": [2, 3], "data_offsets": [0, 6 * size]}}
+        ).encode()
         header += b" " * (-len(header) % 8)
         (out / f"{number}.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + bytes(6 * size))
 
 
 def geneformer_dictionaries(out):
     for protocol in (2, 4):
-        (out / f"plain{protocol}.pkl").write_bytes(pickle.dumps({"<pad>": 0, "<mask>": 1, "ENSG00000000003": 2, "ENSG00000000005": 3}, protocol))
+        (out / f"plain{protocol}.pkl").write_bytes(
+            pickle.dumps({"<pad>": 0, "<mask>": 1, "ENSG00000000003": 2, "ENSG00000000005": 3}, protocol)
+        )
         (out / f"median{protocol}.pkl").write_bytes(pickle.dumps(OrderedDict({"ENSG00000000003": 1.5}), protocol))
     scalar = b"\x80\x04}(\x8c\x05<pad>K\x00\x8c\x06<mask>K\x01\x8c\x0fENSG00000000003\x8c\x15numpy.core.multiarray\x8c\x06scalar\x93\x8c\x05numpy\x8c\x05dtype\x93"
     scalar += b"\x8c\x02i8\x89\x88\x87R(K\x03\x8c\x01<NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tbC\x08" + struct.pack("<q", 2) + b"\x86Ru."
@@ -56,8 +61,21 @@ def geneformer_dictionaries(out):
 
 
 def tower_config(out):
-    values = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 128, "hidden_act": "relu", "hidden_dropout_prob": 0.02,
-              "attention_probs_dropout_prob": 0.02, "max_position_embeddings": 512, "type_vocab_size": 2, "vocab_size": 100, "layer_norm_eps": 1e-12, "add_cross_attention": True, "encoder_width": 64}
+    values = {
+        "hidden_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 128,
+        "hidden_act": "relu",
+        "hidden_dropout_prob": 0.02,
+        "attention_probs_dropout_prob": 0.02,
+        "max_position_embeddings": 512,
+        "type_vocab_size": 2,
+        "vocab_size": 100,
+        "layer_norm_eps": 1e-12,
+        "add_cross_attention": True,
+        "encoder_width": 64,
+    }
     (out / "config.json").write_text(json.dumps(values))
 
 

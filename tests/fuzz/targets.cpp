@@ -21,7 +21,8 @@ namespace {
 class FileOfBytes {
  public:
   explicit FileOfBytes(std::span<const std::byte> bytes) : descriptor_(::memfd_create("fuzz", MFD_CLOEXEC)) {
-    if (descriptor_ < 0 || ::write(descriptor_, bytes.data(), bytes.size()) != static_cast<ssize_t>(bytes.size())) throw std::runtime_error("memfd");
+    if (descriptor_ < 0 || ::write(descriptor_, bytes.data(), bytes.size()) != static_cast<ssize_t>(bytes.size()))
+      throw std::runtime_error("memfd");
   }
   ~FileOfBytes() { ::close(descriptor_); }
   FileOfBytes(const FileOfBytes&) = delete;
@@ -47,8 +48,7 @@ void refusals_are_right(const F& read) {
   try {
     read();
   } catch (const DataError&) {
-  } catch (const ModelError&) {
-  }
+  } catch (const ModelError&) {}
 }
 
 void tensor_file(std::span<const std::byte> bytes) {
@@ -77,7 +77,10 @@ void tower_config(std::span<const std::byte> bytes) {
   refusals_are_right([&] { read_bert_config(file.path()); });
 }
 
-constexpr std::array<FuzzTarget, 4> kTargets{{{"torch_file", torch_file}, {"safetensors", safetensors}, {"geneformer_dictionaries", geneformer_dictionaries}, {"tower_config", tower_config}}};
+constexpr std::array<FuzzTarget, 4> kTargets{{{"torch_file", torch_file},
+                                              {"safetensors", safetensors},
+                                              {"geneformer_dictionaries", geneformer_dictionaries},
+                                              {"tower_config", tower_config}}};
 
 }  // namespace
 

@@ -1,4 +1,5 @@
 """What every interop test needs: the program, the shared data, a clear word where one is absent."""
+
 import os
 import subprocess
 from pathlib import Path

@@ -2,6 +2,7 @@
 
 usage: convert_golden.py GOLDEN_TINY OUT.safetensors      needs numpy, nothing else; an OUT newer than this script is kept.
 """
+
 import fcntl
 import json
 import struct

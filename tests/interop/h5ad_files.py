@@ -1,4 +1,5 @@
 """An .h5ad file with everything anndata can put into one, the same in the form of anndata 0.7, and the comparison by anndata's own eyes."""
+
 import anndata
 import h5py
 import numpy as np
@@ -34,7 +35,10 @@ def rich(cells=61, genes=257, seed=3, x=sparse.csr_matrix, layer=sparse.csr_matr
         index=[f"cell{i}" for i in range(cells)],
     )
     ids = [f"ENSG{i:011}" for i in range(genes)] if ids is None else list(ids)[:genes]
-    var = pd.DataFrame({"gene_name": [f"G{i}" for i in range(genes)], "biotype": pd.Categorical(["a", "b"] * (genes // 2) + ["a"] * (genes % 2))}, index=ids)
+    var = pd.DataFrame(
+        {"gene_name": [f"G{i}" for i in range(genes)], "biotype": pd.Categorical(["a", "b"] * (genes // 2) + ["a"] * (genes % 2))},
+        index=ids,
+    )
     full = anndata.AnnData(counts, obs=obs, var=var)
     few = slice(0, genes - 50)
     data = full[:, few].copy()
@@ -53,7 +57,14 @@ def rich(cells=61, genes=257, seed=3, x=sparse.csr_matrix, layer=sparse.csr_matr
     data.obsp["dense"] = rng.normal(size=(cells, cells))
     data.varm["PCs"] = rng.normal(size=(data.n_vars, 5))
     data.varp["genes"] = sparse.random(data.n_vars, data.n_vars, 0.01, "csr", random_state=3)
-    data.uns["nested"] = {"text": "grüße", "number": 3, "share": 0.5, "truth": True, "list": np.array(["x", "y"]), "deep": {"table": obs[["score", "cell_type"]].iloc[:5].copy()}}
+    data.uns["nested"] = {
+        "text": "grüße",
+        "number": 3,
+        "share": 0.5,
+        "truth": True,
+        "list": np.array(["x", "y"]),
+        "deep": {"table": obs[["score", "cell_type"]].iloc[:5].copy()},
+    }
     data.uns["cell_type_colors"] = np.array(["#111111", "#222222", "#333333", "#444444"])
     return data
 

@@ -2,6 +2,7 @@
 
 usage: make_bundle.py OUT --vocab vocab.txt [--seed 0]      needs numpy, no torch
 """
+
 import argparse
 import json
 import struct
@@ -10,10 +11,33 @@ from pathlib import Path
 
 import numpy as np
 
-CELL = {"hidden_size": 512, "num_hidden_layers": 12, "num_attention_heads": 8, "intermediate_size": 1024, "hidden_act": "relu", "hidden_dropout_prob": 0.02,
-        "attention_probs_dropout_prob": 0.02, "max_position_embeddings": 2048, "type_vocab_size": 2, "vocab_size": 25427, "layer_norm_eps": 1e-12}
-TEXT = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072, "hidden_act": "gelu", "hidden_dropout_prob": 0.1,
-        "attention_probs_dropout_prob": 0.1, "max_position_embeddings": 512, "type_vocab_size": 2, "layer_norm_eps": 1e-12, "add_cross_attention": True, "encoder_width": 512}
+CELL = {
+    "hidden_size": 512,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 8,
+    "intermediate_size": 1024,
+    "hidden_act": "relu",
+    "hidden_dropout_prob": 0.02,
+    "attention_probs_dropout_prob": 0.02,
+    "max_position_embeddings": 2048,
+    "type_vocab_size": 2,
+    "vocab_size": 25427,
+    "layer_norm_eps": 1e-12,
+}
+TEXT = {
+    "hidden_size": 768,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "intermediate_size": 3072,
+    "hidden_act": "gelu",
+    "hidden_dropout_prob": 0.1,
+    "attention_probs_dropout_prob": 0.1,
+    "max_position_embeddings": 512,
+    "type_vocab_size": 2,
+    "layer_norm_eps": 1e-12,
+    "add_cross_attention": True,
+    "encoder_width": 512,
+}
 
 
 def tower(config):
@@ -63,10 +87,26 @@ class StateDict:
         return b"J" + struct.pack("<i", value)
 
     def add(self, name, shape, key):
-        strides = [int(np.prod(shape[i + 1:], dtype=np.int64)) for i in range(len(shape))]
+        strides = [int(np.prod(shape[i + 1 :], dtype=np.int64)) for i in range(len(shape))]
         sizes = [b"(" + b"".join(map(self.integer, values)) + b"t" for values in (shape, strides)]
-        storage = b"(" + self.text("storage") + b"ctorch\nFloatStorage\n" + self.text(str(key)) + self.text("cpu") + self.integer(int(np.prod(shape))) + b"tQ"
-        self.bytes += self.text(name) + b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage + self.integer(0) + sizes[0] + sizes[1] + b"\x89ccollections\nOrderedDict\n)RtR"
+        storage = (
+            b"("
+            + self.text("storage")
+            + b"ctorch\nFloatStorage\n"
+            + self.text(str(key))
+            + self.text("cpu")
+            + self.integer(int(np.prod(shape)))
+            + b"tQ"
+        )
+        self.bytes += (
+            self.text(name)
+            + b"ctorch._utils\n_rebuild_tensor_v2\n("
+            + storage
+            + self.integer(0)
+            + sizes[0]
+            + sizes[1]
+            + b"\x89ccollections\nOrderedDict\n)RtR"
+        )
 
     def finish(self):
         return self.bytes + b"u."

@@ -1,4 +1,5 @@
 """What split and simulate write, read by anndata, h5py and scanpy; and what they say of files that are not as wanted."""
+
 import hashlib
 import json
 import resource
@@ -14,7 +15,9 @@ from anndata.tests.helpers import assert_equal
 
 from h5ad_files import as_anndata_07, rich
 
-pytestmark = pytest.mark.filterwarnings("ignore::anndata.OldFormatWarning", "ignore::FutureWarning", "ignore::anndata.ImplicitModificationWarning")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::anndata.OldFormatWarning", "ignore::FutureWarning", "ignore::anndata.ImplicitModificationWarning"
+)
 anndata.settings.remove_unused_categories = False  # a cut keeps the list of categories as it was
 
 
@@ -24,7 +27,9 @@ def digest(path):
 
 def split(langcell, source, folder, *more, code=0):
     train, test = folder / "train.h5ad", folder / "test.h5ad"
-    done = langcell("split", source, "--key", "cell_type", "--fraction", "0.25", "--train", train, "--test", test, "--json", *more, code=code)
+    done = langcell(
+        "split", source, "--key", "cell_type", "--fraction", "0.25", "--train", train, "--test", test, "--json", *more, code=code
+    )
     return (train, test, json.loads(done.stdout)) if code == 0 else done
 
 
@@ -40,7 +45,9 @@ def assert_parts_of(whole, *paths):
     return parts
 
 
-@pytest.mark.parametrize("form", [dict(), dict(x=sparse.csc_matrix, layer=sparse.csc_matrix), dict(x=np.asarray)], ids=["csr", "csc", "dense"])
+@pytest.mark.parametrize(
+    "form", [dict(), dict(x=sparse.csc_matrix, layer=sparse.csc_matrix), dict(x=np.asarray)], ids=["csr", "csc", "dense"]
+)
 @pytest.mark.parametrize("compression", [None, "gzip"])
 def test_both_parts_hold_what_anndata_would_cut(langcell, tmp_path, form, compression):
     whole = rich(**form)
@@ -96,7 +103,24 @@ def test_real_cells_split_as_before(langcell, shared, tmp_path):
 @pytest.fixture(scope="module")
 def simulated(langcell, tmp_path_factory):
     folder = tmp_path_factory.mktemp("simulated")
-    done = langcell("simulate", "--out", folder / "a.h5ad", "--texts", folder / "t.json", "--cells", 601, "--genes", 4001, "--types", 5, "--donors", 3, "--seed", 4, "--json")
+    done = langcell(
+        "simulate",
+        "--out",
+        folder / "a.h5ad",
+        "--texts",
+        folder / "t.json",
+        "--cells",
+        601,
+        "--genes",
+        4001,
+        "--types",
+        5,
+        "--donors",
+        3,
+        "--seed",
+        4,
+        "--json",
+    )
     return anndata.read_h5ad(folder / "a.h5ad"), json.loads((folder / "t.json").read_text()), json.loads(done.stdout), folder
 
 
@@ -135,14 +159,44 @@ def test_simulated_cells_go_through_scanpy(simulated):
 def test_the_seed_decides_the_simulation(langcell, simulated, tmp_path):
     data, _, _, _ = simulated
     for seed in (4, 5):
-        langcell("simulate", "--out", tmp_path / f"{seed}.h5ad", "--texts", tmp_path / f"{seed}.json", "--cells", 601, "--genes", 4001, "--types", 5, "--donors", 3, "--seed", seed)
+        langcell(
+            "simulate",
+            "--out",
+            tmp_path / f"{seed}.h5ad",
+            "--texts",
+            tmp_path / f"{seed}.json",
+            "--cells",
+            601,
+            "--genes",
+            4001,
+            "--types",
+            5,
+            "--donors",
+            3,
+            "--seed",
+            seed,
+        )
     assert_equal(anndata.read_h5ad(tmp_path / "4.h5ad"), data, exact=True)
     assert (anndata.read_h5ad(tmp_path / "5.h5ad").X != data.X).nnz > 0
 
 
 def test_simulated_genes_come_from_a_vocabulary(langcell, shared, tmp_path):
     genes = shared("data/geneformer_v1_genes.tsv")
-    langcell("simulate", "--out", tmp_path / "a.h5ad", "--texts", tmp_path / "t.json", "--cells", 20, "--genes", 3000, "--types", 20, "--genes-from", genes)
+    langcell(
+        "simulate",
+        "--out",
+        tmp_path / "a.h5ad",
+        "--texts",
+        tmp_path / "t.json",
+        "--cells",
+        20,
+        "--genes",
+        3000,
+        "--types",
+        20,
+        "--genes-from",
+        genes,
+    )
     data = anndata.read_h5ad(tmp_path / "a.h5ad")
     known = dict(line.split("\t")[1:3] for line in genes.read_text().splitlines()[3:])
     assert data.n_vars == 3000 and all(gene in known for gene in data.var_names)
@@ -182,7 +236,12 @@ def test_a_full_disk_is_said_and_nothing_is_left(binary, tmp_path):
     split = ["split", tmp_path / "in.h5ad", "--key", "cell_type", "--train", tmp_path / "a.h5ad", "--test", tmp_path / "b.h5ad"]
     simulate = ["simulate", "--out", tmp_path / "a.h5ad", "--texts", tmp_path / "t.json", "--cells", "900"]
     for command in (split, simulate):
-        done = subprocess.run([binary, *command, "--quiet"], capture_output=True, text=True, restore_signals=False,
-                              preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
+        done = subprocess.run(
+            [binary, *command, "--quiet"],
+            capture_output=True,
+            text=True,
+            restore_signals=False,
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+        )
         assert done.returncode == 5 and "cannot be written: File too large" in done.stderr and done.stderr.count("\n") == 1, done.stderr
         assert [path.name for path in tmp_path.iterdir()] == ["in.h5ad"]

@@ -1,4 +1,5 @@
 """annotate adds to a copy: everything that was in the input is still there and equal, for anndata's own eyes, and scanpy goes on from it."""
+
 import hashlib
 import json
 
@@ -21,8 +22,23 @@ def made(langcell, tmp_path_factory):
     """A model of a few steps, its texts, the ids of its genes, and how to annotate with it."""
     folder = tmp_path_factory.mktemp("made")
     langcell("simulate", "--out", folder / "a.h5ad", "--texts", folder / "t.json", "--cells", 60, "--genes", 900, "--types", 3, "--seed", 2)
-    langcell("train", folder / "a.h5ad", "--texts", folder / "t.json", "--label-key", "cell_type", "--out", folder / "model",
-             "--preset", "tiny", "--steps", 5, "--set", "train.batch_size=8", "--quiet")
+    langcell(
+        "train",
+        folder / "a.h5ad",
+        "--texts",
+        folder / "t.json",
+        "--label-key",
+        "cell_type",
+        "--out",
+        folder / "model",
+        "--preset",
+        "tiny",
+        "--steps",
+        5,
+        "--set",
+        "train.batch_size=8",
+        "--quiet",
+    )
     ids = [line.split("\t")[1] for line in (folder / "model/genes.tsv").read_text().splitlines()[3:]]
 
     def annotate(source, target, *more, code=0):
@@ -33,7 +49,7 @@ def made(langcell, tmp_path_factory):
 
 def assert_results(path, labels, prefix="langcell"):
     data = anndata.read_h5ad(path)
-    assert list(data.obs.columns[-len(COLUMNS):]) == [f"{prefix}_{column}" for column in COLUMNS]
+    assert list(data.obs.columns[-len(COLUMNS) :]) == [f"{prefix}_{column}" for column in COLUMNS]
     assert list(data.obs[f"{prefix}_label"].cat.categories) == labels
     assert list(data.obs[f"{prefix}_label_final"].cat.categories) == labels + ["unassigned"]
     assert data.obs[f"{prefix}_score"].dtype == np.float32 and data.obs[f"{prefix}_unassigned"].dtype == bool
@@ -46,7 +62,9 @@ def assert_results(path, labels, prefix="langcell"):
     return data
 
 
-@pytest.mark.parametrize("form", [dict(), dict(x=sparse.csc_matrix, layer=sparse.csc_matrix), dict(x=np.asarray)], ids=["csr", "csc", "dense"])
+@pytest.mark.parametrize(
+    "form", [dict(), dict(x=sparse.csc_matrix, layer=sparse.csc_matrix), dict(x=np.asarray)], ids=["csr", "csc", "dense"]
+)
 @pytest.mark.parametrize("compression", [None, "gzip"])
 def test_everything_in_the_input_is_unchanged(made, tmp_path, form, compression):
     annotate, ids, labels = made

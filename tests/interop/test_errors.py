@@ -1,4 +1,5 @@
 """Bad input gets its exit code and one clear line; nothing is left behind and nothing is changed."""
+
 import shutil
 import subprocess
 
@@ -76,9 +77,37 @@ def fails(binary, *arguments, code, word, folder):
 def test_bad_counts(binary, made, tmp_path, name):
     make, code, word = DATA[name]
     make(made / "a.h5ad", tmp_path / "bad.h5ad")
-    fails(binary, "annotate", tmp_path / "bad.h5ad", "--model", made / "model", "--texts", made / "t.json", "--out", tmp_path / "out.h5ad", code=code, word=word, folder=tmp_path)
-    fails(binary, "train", tmp_path / "bad.h5ad", "--texts", made / "t.json", "--label-key", "cell_type", "--genes", made / "model/genes.tsv", "--out", tmp_path / "model", *QUICK,
-          code=code, word=word, folder=tmp_path)
+    fails(
+        binary,
+        "annotate",
+        tmp_path / "bad.h5ad",
+        "--model",
+        made / "model",
+        "--texts",
+        made / "t.json",
+        "--out",
+        tmp_path / "out.h5ad",
+        code=code,
+        word=word,
+        folder=tmp_path,
+    )
+    fails(
+        binary,
+        "train",
+        tmp_path / "bad.h5ad",
+        "--texts",
+        made / "t.json",
+        "--label-key",
+        "cell_type",
+        "--genes",
+        made / "model/genes.tsv",
+        "--out",
+        tmp_path / "model",
+        *QUICK,
+        code=code,
+        word=word,
+        folder=tmp_path,
+    )
 
 
 TEXTS = {
@@ -94,19 +123,62 @@ TEXTS = {
 def test_bad_texts(binary, made, tmp_path, name):
     text, word = TEXTS[name]
     (tmp_path / "t.json").write_text(text)
-    fails(binary, "annotate", made / "a.h5ad", "--model", made / "model", "--texts", tmp_path / "t.json", "--out", tmp_path / "out.h5ad", code=3, word=word, folder=tmp_path)
+    fails(
+        binary,
+        "annotate",
+        made / "a.h5ad",
+        "--model",
+        made / "model",
+        "--texts",
+        tmp_path / "t.json",
+        "--out",
+        tmp_path / "out.h5ad",
+        code=3,
+        word=word,
+        folder=tmp_path,
+    )
 
 
 def test_a_label_without_a_text_is_listed(binary, made, tmp_path):
     (tmp_path / "t.json").write_text('{"nothing of this file": "a text"}')
-    fails(binary, "train", made / "a.h5ad", "--texts", tmp_path / "t.json", "--label-key", "cell_type", "--out", tmp_path / "model", *QUICK, code=3, word="have no text", folder=tmp_path)
-    fails(binary, "train", made / "a.h5ad", "--texts", made / "t.json", "--label-key", "no_such_column", "--out", tmp_path / "model", *QUICK, code=3, word="no_such_column", folder=tmp_path)
+    fails(
+        binary,
+        "train",
+        made / "a.h5ad",
+        "--texts",
+        tmp_path / "t.json",
+        "--label-key",
+        "cell_type",
+        "--out",
+        tmp_path / "model",
+        *QUICK,
+        code=3,
+        word="have no text",
+        folder=tmp_path,
+    )
+    fails(
+        binary,
+        "train",
+        made / "a.h5ad",
+        "--texts",
+        made / "t.json",
+        "--label-key",
+        "no_such_column",
+        "--out",
+        tmp_path / "model",
+        *QUICK,
+        code=3,
+        word="no_such_column",
+        folder=tmp_path,
+    )
 
 
 def test_an_unknown_key_names_the_nearest(binary, made, tmp_path):
     fails(binary, "pretrain", "--run", tmp_path / "run", "--set", "train.batchsize=8", code=2, word="train.batch_size", folder=tmp_path)
     (tmp_path / "c.toml").write_text("[stage1]\nlearning_rate = 1\n")
-    fails(binary, "pretrain", "--config", tmp_path / "c.toml", "--run", tmp_path / "run", code=2, word="stage1.learning_rate", folder=tmp_path)
+    fails(
+        binary, "pretrain", "--config", tmp_path / "c.toml", "--run", tmp_path / "run", code=2, word="stage1.learning_rate", folder=tmp_path
+    )
 
 
 def cut(path):
@@ -129,7 +201,20 @@ DAMAGE = {
 def test_a_damaged_model(binary, made, tmp_path, name):
     shutil.copytree(made / "model", tmp_path / "model")
     DAMAGE[name](tmp_path / "model")
-    fails(binary, "annotate", made / "a.h5ad", "--model", tmp_path / "model", "--texts", made / "t.json", "--out", tmp_path / "out.h5ad", code=4, word="model", folder=tmp_path)
+    fails(
+        binary,
+        "annotate",
+        made / "a.h5ad",
+        "--model",
+        tmp_path / "model",
+        "--texts",
+        made / "t.json",
+        "--out",
+        tmp_path / "out.h5ad",
+        code=4,
+        word="model",
+        folder=tmp_path,
+    )
 
 
 def test_outputs(binary, made, tmp_path):
@@ -171,10 +256,46 @@ def test_overwrite_spares_what_is_not_ours(binary, made, tmp_path):
 
 def test_a_resumed_run_refuses_other_data(binary, langcell, made, tmp_path):
     for seed in (1, 2):
-        langcell("simulate", "--out", tmp_path / f"{seed}.h5ad", "--texts", tmp_path / f"{seed}.json", "--cells", 40, "--genes", 900, "--types", 3, "--seed", seed)
-        langcell("tokenize", tmp_path / f"{seed}.h5ad", "--genes", made / "model/genes.tsv", "--out", tmp_path / f"{seed}.h5", "--allow-low-coverage")
-    run = ["pretrain", "--run", tmp_path / "run", "--quiet", "--set", 'model.preset="tiny"', "--set", "train.batch_size=8", "--set", "stage1.steps=2", "--set", "stage2.steps=0",
-           "--set", f'data.corpus=["{tmp_path}/c.h5"]']
+        langcell(
+            "simulate",
+            "--out",
+            tmp_path / f"{seed}.h5ad",
+            "--texts",
+            tmp_path / f"{seed}.json",
+            "--cells",
+            40,
+            "--genes",
+            900,
+            "--types",
+            3,
+            "--seed",
+            seed,
+        )
+        langcell(
+            "tokenize",
+            tmp_path / f"{seed}.h5ad",
+            "--genes",
+            made / "model/genes.tsv",
+            "--out",
+            tmp_path / f"{seed}.h5",
+            "--allow-low-coverage",
+        )
+    run = [
+        "pretrain",
+        "--run",
+        tmp_path / "run",
+        "--quiet",
+        "--set",
+        'model.preset="tiny"',
+        "--set",
+        "train.batch_size=8",
+        "--set",
+        "stage1.steps=2",
+        "--set",
+        "stage2.steps=0",
+        "--set",
+        f'data.corpus=["{tmp_path}/c.h5"]',
+    ]
     (tmp_path / "1.h5").rename(tmp_path / "c.h5")
     langcell(*run)
     (tmp_path / "run/model/MANIFEST.json").unlink()

@@ -1,4 +1,5 @@
 """The published implementation's scores on real cells, through the whole program: counts and texts in, labelled .h5ad out."""
+
 import json
 
 import anndata
@@ -11,8 +12,18 @@ def annotated(langcell, shared, tmp_path_factory):
     folder = tmp_path_factory.mktemp("golden")
     golden, genes = shared("golden/tiny"), shared("data/geneformer_v1_genes.tsv")
     langcell("import", "--langcell", golden / "model", "--genes", genes, "--out", folder / "model")
-    langcell("annotate", golden / "cells.h5ad", "--model", folder / "model", "--texts", golden / "texts.json", "--out", folder / "out.h5ad",
-             "--precision", "fp32")
+    langcell(
+        "annotate",
+        golden / "cells.h5ad",
+        "--model",
+        folder / "model",
+        "--texts",
+        golden / "texts.json",
+        "--out",
+        folder / "out.h5ad",
+        "--precision",
+        "fp32",
+    )
     return anndata.read_h5ad(folder / "out.h5ad"), np.load(golden / "expected.npz"), list(json.loads((golden / "texts.json").read_text()))
 
 

@@ -1,4 +1,5 @@
 """Published models in and out, through the program: every wrong bundle gets exit 4 and one line, the right one comes back as it was."""
+
 import json
 import pickle
 import shutil
@@ -49,7 +50,9 @@ def not_a_number(bundle):
 
 def deflated(bundle):
     """A zip bomb: a storage of a gigabyte of zeros in a megabyte."""
-    with zipfile.ZipFile(bundle / "ctm_head.bin", "a", zipfile.ZIP_DEFLATED) as archive, archive.open("ctm_head/data/9", "w", force_zip64=True) as member:
+    with zipfile.ZipFile(bundle / "ctm_head.bin", "a", zipfile.ZIP_DEFLATED) as archive, archive.open(
+        "ctm_head/data/9", "w", force_zip64=True
+    ) as member:
         for _ in range(256):
             member.write(bytes(4 << 20))
 
@@ -59,11 +62,16 @@ def missing_tensor(bundle):
 
 
 def twice(bundle):
-    rewritten(bundle / "ctm_head.bin", lambda m: m.update({"ctm_head/data.pkl": m["ctm_head/data.pkl"].replace(b"\x04\x00\x00\x00bias", b"\x06\x00\x00\x00weight")}))
+    rewritten(
+        bundle / "ctm_head.bin",
+        lambda m: m.update({"ctm_head/data.pkl": m["ctm_head/data.pkl"].replace(b"\x04\x00\x00\x00bias", b"\x06\x00\x00\x00weight")}),
+    )
 
 
 def doubles(bundle):
-    rewritten(bundle / "ctm_head.bin", lambda m: m.update({"ctm_head/data.pkl": m["ctm_head/data.pkl"].replace(b"FloatStorage", b"LongStorage")}))
+    rewritten(
+        bundle / "ctm_head.bin", lambda m: m.update({"ctm_head/data.pkl": m["ctm_head/data.pkl"].replace(b"FloatStorage", b"LongStorage")})
+    )
 
 
 def config(tower, **values):
@@ -116,12 +124,28 @@ def test_a_bundle_comes_back_as_it_was(langcell, shared, bundle, tmp_path):
     assert all(ignored["reason"] for part in said["parts"] for ignored in part["ignored"])
     langcell("export", "--model", tmp_path / "one", "--out", tmp_path / "back")
     langcell("import", "--langcell", tmp_path / "back", "--out", tmp_path / "two")
-    for file in ("cell_bert/model.safetensors", "text_bert/model.safetensors", "cell_proj.safetensors", "text_proj.safetensors", "ctm_head.safetensors", "genes.tsv", "text_bert/vocab.txt"):
+    for file in (
+        "cell_bert/model.safetensors",
+        "text_bert/model.safetensors",
+        "cell_proj.safetensors",
+        "text_proj.safetensors",
+        "ctm_head.safetensors",
+        "genes.tsv",
+        "text_bert/vocab.txt",
+    ):
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes(), file
 
 
 def test_geneformer_dictionaries_give_the_same_genes(langcell, shared, tmp_path):
-    langcell("vocab", "--geneformer-tokens", shared("data/token_dictionary.pkl"), "--geneformer-medians", shared("data/gene_median_dictionary.pkl"), "--out", tmp_path / "genes.tsv")
+    langcell(
+        "vocab",
+        "--geneformer-tokens",
+        shared("data/token_dictionary.pkl"),
+        "--geneformer-medians",
+        shared("data/gene_median_dictionary.pkl"),
+        "--out",
+        tmp_path / "genes.tsv",
+    )
     rows = [line.split("\t") for line in (tmp_path / "genes.tsv").read_text().splitlines()]
     wanted = [line.split("\t") for line in shared("data/geneformer_v1_genes.tsv").read_text().splitlines()]
     assert [(r[0], r[1]) for r in rows] == [(w[0], w[1]) for w in wanted]
@@ -134,7 +158,16 @@ def test_a_bundle_of_the_published_sizes_is_imported_and_labels_real_cells(langc
     langcell("import", "--langcell", tmp_path / "bundle", "--genes", shared("data/geneformer_v1_genes.tsv"), "--out", tmp_path / "model")
     shutil.rmtree(tmp_path / "bundle")
     anndata.read_h5ad(shared("data/pbmc3k.h5ad"))[:4].copy().write_h5ad(tmp_path / "cells.h5ad")
-    langcell("annotate", tmp_path / "cells.h5ad", "--model", tmp_path / "model", "--texts", shared("data/pbmc3k_texts.json"), "--out", tmp_path / "out.h5ad")
+    langcell(
+        "annotate",
+        tmp_path / "cells.h5ad",
+        "--model",
+        tmp_path / "model",
+        "--texts",
+        shared("data/pbmc3k_texts.json"),
+        "--out",
+        tmp_path / "out.h5ad",
+    )
     out = anndata.read_h5ad(tmp_path / "out.h5ad")
     assert out.obsm["X_langcell"].shape == (4, 256) and np.allclose(np.linalg.norm(out.obsm["X_langcell"], axis=1), 1, atol=1e-5)
     assert np.allclose(out.obsm["langcell_scores"].sum(axis=1), 1, atol=1e-5)

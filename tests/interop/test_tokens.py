@@ -1,4 +1,5 @@
 """Token ids against a computation of their own in numpy: the rank-value encoding, every cell, every number."""
+
 import anndata
 import h5py
 import numpy as np
@@ -60,7 +61,9 @@ def test_all_cells_of_pbmc3k(langcell, shared, tmp_path):
 
 TYPES = ["int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16", "float32", "float64"]
 LAYOUTS = {"csr": sparse.csr_matrix, "csc": sparse.csc_matrix, "dense": np.asarray}
-COMBINATIONS = [(dtype, layout) for dtype in TYPES for layout in LAYOUTS if dtype != "float16" or layout == "dense"]  # scipy has no sparse float16
+COMBINATIONS = [
+    (dtype, layout) for dtype in TYPES for layout in LAYOUTS if dtype != "float16" or layout == "dense"
+]  # scipy has no sparse float16
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +73,12 @@ def synthetic():
     ids = [f"ENSG{i:011d}" for i in range(1, 301)]
     rows = ["token_id\tensembl_id\tgene_name\tmedian", "0\t<pad>\t\t", "1\t<mask>\t\t"]
     rows += [f"{i + 2}\t{gene}\tG{i}\t{[0.7, 1.3, 2.6][i % 3]}" for i, gene in enumerate(ids)]
-    columns = ids[::-1] + [f"{gene}.{version}" for gene in ids[10:20] for version in (1, 12)] + ids[30:35] + [f"ENSG{i:011d}" for i in range(900, 920)]
+    columns = (
+        ids[::-1]
+        + [f"{gene}.{version}" for gene in ids[10:20] for version in (1, 12)]
+        + ids[30:35]
+        + [f"ENSG{i:011d}" for i in range(900, 920)]
+    )
     counts = random.integers(0, 6, size=(41, len(columns))) * (random.random((41, len(columns))) < 0.4)
     counts[3] = 0  # an empty cell
     counts[4, :300] = 0  # a cell whose only known genes are the repeated ones
@@ -90,7 +98,9 @@ def test_ties_and_repeated_columns_in_every_type(langcell, synthetic, tmp_path, 
     data.write_h5ad(tmp_path / "counts.h5ad")
     for most in (MOST_GENES, 33):  # 33: the cut goes through ties
         out = tmp_path / f"corpus-{most}.h5"
-        langcell("tokenize", tmp_path / "counts.h5ad", "--genes", tmp_path / "genes.tsv", "--out", out, "--keep-duplicates", "--max-genes", most)
+        langcell(
+            "tokenize", tmp_path / "counts.h5ad", "--genes", tmp_path / "genes.tsv", "--out", out, "--keep-duplicates", "--max-genes", most
+        )
         assert check_corpus(out, counts, columns, tmp_path / "genes.tsv", most) > 1000
 
 

@@ -1,4 +1,5 @@
 """A run that is killed and resumed ends in the same weights, byte by byte; a run that is asked to stop leaves with 75."""
+
 import hashlib
 import json
 import random
@@ -8,16 +9,38 @@ import time
 
 import pytest
 
-SETTINGS = ["model.preset=\"tiny\"", "data.max_cell_tokens=64", "data.max_text_tokens=64", "train.batch_size=8", "stage1.steps=12", "stage2.steps=24", "checkpoint.every=3",
-            "train.log_every=1", "stage1.share_pass=true"]
+SETTINGS = [
+    'model.preset="tiny"',
+    "data.max_cell_tokens=64",
+    "data.max_text_tokens=64",
+    "train.batch_size=8",
+    "stage1.steps=12",
+    "stage2.steps=24",
+    "checkpoint.every=3",
+    "train.log_every=1",
+    "stage1.share_pass=true",
+]
 
 
 @pytest.fixture(scope="module")
 def corpus(langcell, tmp_path_factory):
     folder = tmp_path_factory.mktemp("training")
-    langcell("simulate", "--out", folder / "a.h5ad", "--texts", folder / "t.json", "--cells", 120, "--genes", 1200, "--types", 4, "--seed", 1)
+    langcell(
+        "simulate", "--out", folder / "a.h5ad", "--texts", folder / "t.json", "--cells", 120, "--genes", 1200, "--types", 4, "--seed", 1
+    )
     langcell("vocab", "--from", folder / "a.h5ad", "--out", folder / "g.tsv")
-    langcell("tokenize", folder / "a.h5ad", "--genes", folder / "g.tsv", "--out", folder / "c.h5", "--texts", folder / "t.json", "--label-key", "cell_type")
+    langcell(
+        "tokenize",
+        folder / "a.h5ad",
+        "--genes",
+        folder / "g.tsv",
+        "--out",
+        folder / "c.h5",
+        "--texts",
+        folder / "t.json",
+        "--label-key",
+        "cell_type",
+    )
     return folder / "c.h5"
 
 
@@ -54,7 +77,9 @@ def test_a_killed_run_resumes_to_the_same_weights(binary, corpus, undisturbed, t
     subprocess.run(command(binary, corpus, run, "--resume"), check=True, capture_output=True)
     assert weights(run) == weights(undisturbed[0])
     assert not list(run.rglob("*.partial-*"))
-    steps = [(line["stage"], line["step"]) for line in map(json.loads, (run / "train.jsonl").read_text().splitlines()) if "event" not in line]
+    steps = [
+        (line["stage"], line["step"]) for line in map(json.loads, (run / "train.jsonl").read_text().splitlines()) if "event" not in line
+    ]
     assert steps == sorted(set(steps)) and steps[-1] == (2, 24)
 
 

@@ -78,8 +78,15 @@ TEST(loss_tiles, a_product_has_the_same_bits_at_any_number_of_threads) {
     const int before = omp_get_max_threads();
     omp_set_num_threads(threads);
     std::vector<float> out(rows * columns);
-    multiply({.rows = rows, .columns = columns, .inner = inner, .left = left.data(), .left_stride = inner, .right = right.data(), .right_stride = columns,
-              .out = out.data(), .out_stride = columns});
+    multiply({.rows = rows,
+              .columns = columns,
+              .inner = inner,
+              .left = left.data(),
+              .left_stride = inner,
+              .right = right.data(),
+              .right_stride = columns,
+              .out = out.data(),
+              .out_stride = columns});
     EXPECT_EQ(omp_get_max_threads(), threads);
     omp_set_num_threads(before);
     return out;

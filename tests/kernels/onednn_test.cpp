@@ -1,10 +1,10 @@
 // A failure of oneDNN keeps its meaning: memory that ran out must end the program with the exit code of resources, not as a bug of ours.
+#include "kernels/cpu/onednn.h"
+
 #include <gtest/gtest.h>
 
 #include <new>
 #include <stdexcept>
-
-#include "kernels/cpu/onednn.h"
 
 namespace lc::kernels {
 namespace {

@@ -26,7 +26,8 @@ struct Matrix {
 GeneVocabulary four_genes() { return GeneVocabulary({{"ENSG01", "", 1.0}, {"ENSG02", "", 2.0}, {"ENSG03", "", 0.5}, {"ENSG04", "", 1.0}}); }
 
 // The definition, cell by cell (SPEC §2).
-std::vector<std::int32_t> obvious(const GeneVocabulary& genes, const std::vector<std::string>& ids, const Matrix& m, size_t cell, size_t most) {
+std::vector<std::int32_t> obvious(const GeneVocabulary& genes, const std::vector<std::string>& ids, const Matrix& m, size_t cell,
+                                  size_t most) {
   std::map<std::int32_t, float> count_of;
   double total = 0;
   for (auto i = static_cast<size_t>(m.indptr[cell]); i < static_cast<size_t>(m.indptr[cell + 1]); ++i) {
@@ -85,7 +86,8 @@ TEST(CellTokens, EqualTheObviousComputationWithTiesRepeatsAndACut) {
     const CellTokens tokens = CellTokenizer(genes, ids, static_cast<std::int64_t>(most)).encode(m.block());
     for (size_t cell = 0; cell < 65; ++cell) {
       const auto got = tokens.cell(static_cast<std::int64_t>(cell));
-      EXPECT_EQ(std::vector<std::int32_t>(got.begin(), got.end()), obvious(genes, ids, m, cell, most)) << "cell " << cell << ", at most " << most;
+      EXPECT_EQ(std::vector<std::int32_t>(got.begin(), got.end()), obvious(genes, ids, m, cell, most))
+          << "cell " << cell << ", at most " << most;
     }
   }
 }
@@ -105,7 +107,8 @@ TEST(Fingerprints, AreEqualForEqualCellsOfAnyColumnOrder) {
   a.add(0, 3), a.add(1, 4), a.add(3, 1), a.end_cell();
   a.add(0, 3), a.end_cell();
   b.add(0, 1), b.add(1, 5), b.add(2, 1), b.add(3, 2), b.end_cell();
-  const auto first = CellTokenizer(four_genes(), ids, 10).fingerprints(a.block(), 2), second = CellTokenizer(four_genes(), turned, 10).fingerprints(b.block(), 2);
+  const auto first = CellTokenizer(four_genes(), ids, 10).fingerprints(a.block(), 2),
+             second = CellTokenizer(four_genes(), turned, 10).fingerprints(b.block(), 2);
   EXPECT_NE(first[0], 0u);
   EXPECT_EQ(first[0], second[0]);
   EXPECT_NE(first[0], first[1]);

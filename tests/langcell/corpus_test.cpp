@@ -19,12 +19,14 @@ using Tokens = std::vector<std::int32_t>;
 
 GeneVocabulary genes(std::int32_t count) {
   std::vector<Gene> rows;
-  for (std::int32_t i = 0; i < count; ++i) rows.push_back({"ENSG" + std::to_string(1000000 + i), i % 2 ? "" : "G" + std::to_string(i), 0.5 + i});
+  for (std::int32_t i = 0; i < count; ++i)
+    rows.push_back({"ENSG" + std::to_string(1000000 + i), i % 2 ? "" : "G" + std::to_string(i), 0.5 + i});
   return GeneVocabulary(std::move(rows));
 }
 
 Texts three_labels() {
-  return Texts::parse(R"({"B": {"text": "b cell", "ontology_id": "CL:0000236"}, "T": ["t cell", "a t lymphocyte"], "NK": "killer"})", "T.json");
+  return Texts::parse(R"({"B": {"text": "b cell", "ontology_id": "CL:0000236"}, "T": ["t cell", "a t lymphocyte"], "NK": "killer"})",
+                      "T.json");
 }
 
 struct Cell {
@@ -52,7 +54,9 @@ std::string write(const std::filesystem::path& path, const std::vector<Cell>& ce
   return writer.finish({cells.size() + 2, cells.size(), {{"duplicate", 2}}, {{"without text", 1}}}, inputs, {{"label_key", "cell_type"}});
 }
 
-CorpusSetup setup_of(std::int32_t gene_count, std::int64_t max_genes = 30) { return {genes(gene_count), three_labels(), {"donor"}, max_genes, Existing::replace}; }
+CorpusSetup setup_of(std::int32_t gene_count, std::int64_t max_genes = 30) {
+  return {genes(gene_count), three_labels(), {"donor"}, max_genes, Existing::replace};
+}
 
 class CorpusOfEachWidth : public testing::TestWithParam<std::int32_t> {};
 
@@ -185,12 +189,17 @@ TEST(Corpus, RefusesDamage) {
   EXPECT_TRUE(holds(refused([](Hdf5& f) { f.set("format", "another"); }), "not a corpus"));
   EXPECT_TRUE(holds(refused([](Hdf5& f) { f.set("format_version", std::int64_t{9}); }), "corpus format 9"));
   EXPECT_TRUE(holds(refused([](Hdf5& f) { f.remove("offsets"); }), "offsets"));
-  EXPECT_TRUE(holds(refused([](Hdf5& f) { f.at("offsets").write_rows<std::uint64_t>(3, std::vector<std::uint64_t>{1u << 30}); }), "do not fit together"));
-  EXPECT_TRUE(holds(refused([](Hdf5& f) { f.at("group_id").write_rows<std::int32_t>(3, std::vector<std::int32_t>{3}); }), "do not fit together"));
-  EXPECT_TRUE(holds(refused([](Hdf5& f) { f.at("text_id").write_rows<std::int32_t>(3, std::vector<std::int32_t>{2}); }), "do not fit together"));
+  EXPECT_TRUE(holds(refused([](Hdf5& f) { f.at("offsets").write_rows<std::uint64_t>(3, std::vector<std::uint64_t>{1u << 30}); }),
+                    "do not fit together"));
+  EXPECT_TRUE(
+      holds(refused([](Hdf5& f) { f.at("group_id").write_rows<std::int32_t>(3, std::vector<std::int32_t>{3}); }), "do not fit together"));
+  EXPECT_TRUE(
+      holds(refused([](Hdf5& f) { f.at("text_id").write_rows<std::int32_t>(3, std::vector<std::int32_t>{2}); }), "do not fit together"));
   EXPECT_TRUE(holds(refused([](Hdf5& f) { f.at("genes/median").write_rows<double>(3, std::vector<double>{9.5}); }), "genes"));
-  EXPECT_TRUE(holds(refused([](Hdf5& f) { f.at("type_id").write_rows<std::int32_t>(3, std::vector<std::int32_t>{9}); }), "does not have the hash"));
-  EXPECT_TRUE(holds(refused([](Hdf5& f) { f.at("tokens").write_rows<std::uint16_t>(0, std::vector<std::uint16_t>{9}); }), "does not have the hash"));
+  EXPECT_TRUE(
+      holds(refused([](Hdf5& f) { f.at("type_id").write_rows<std::int32_t>(3, std::vector<std::int32_t>{9}); }), "does not have the hash"));
+  EXPECT_TRUE(holds(refused([](Hdf5& f) { f.at("tokens").write_rows<std::uint16_t>(0, std::vector<std::uint16_t>{9}); }),
+                    "does not have the hash"));
 }
 
 TEST(Corpus, RefusesTokensThatAreNoGenes) {

@@ -1,4 +1,5 @@
-// A short, fixed form of the fuzzing campaign (tools/fuzz.sh): whole files of each kind, damaged in a few thousand ways that Philox chooses.
+// A short, fixed form of the fuzzing campaign (tools/fuzz.sh): whole files of each kind, damaged in a few thousand ways that Philox
+// chooses.
 #include <gtest/gtest.h>
 
 #include <cstdlib>
@@ -27,7 +28,8 @@ std::string damaged(std::string file, std::uint32_t number) {
   const auto place = [&](std::uint32_t word) { return static_cast<std::size_t>(word % file.size()); };
   if (r.word[0] % 8 == 0) return file.substr(0, place(r.word[1]));
   if (r.word[0] % 8 == 1) return file.insert(place(r.word[1]), file.substr(place(r.word[2]), r.word[3] % 40));
-  for (std::uint32_t i = 0; i <= r.word[1] % 4; ++i) file[place(s.word[i])] = static_cast<char>(r.word[2] >> (8 * i) & (i % 2 ? 0xff : 0x7f));
+  for (std::uint32_t i = 0; i <= r.word[1] % 4; ++i)
+    file[place(s.word[i])] = static_cast<char>(r.word[2] >> (8 * i) & (i % 2 ? 0xff : 0x7f));
   return file;
 }
 
@@ -52,7 +54,8 @@ TEST_P(FuzzReplay, DamagedFilesAreReadOrRefusedAndNothingElse) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Readers, FuzzReplay, testing::ValuesIn(fuzz_targets().begin(), fuzz_targets().end()), [](const auto& target) { return std::string(target.param.name); });
+INSTANTIATE_TEST_SUITE_P(Readers, FuzzReplay, testing::ValuesIn(fuzz_targets().begin(), fuzz_targets().end()),
+                         [](const auto& target) { return std::string(target.param.name); });
 
 }  // namespace
 }  // namespace lc::test

@@ -44,14 +44,16 @@ TEST(GeneVocabulary, WritesTheBytesThatItRead) {
 }
 
 TEST(GeneVocabulary, HashForgetsNamesAndRemembersMedians) {
-  const auto one = GeneVocabulary::parse(kHead + "2\tENSG01\tA\t1.5\n", "x"), renamed = GeneVocabulary::parse(kHead + "2\tENSG01\tB\t1.50\n", "x");
+  const auto one = GeneVocabulary::parse(kHead + "2\tENSG01\tA\t1.5\n", "x"),
+             renamed = GeneVocabulary::parse(kHead + "2\tENSG01\tB\t1.50\n", "x");
   const auto other = GeneVocabulary::parse(kHead + "2\tENSG01\tA\t1.6\n", "x");
   EXPECT_EQ(one.hash(), renamed.hash());
   EXPECT_NE(one.hash(), other.hash());
 }
 
 TEST(GeneVocabulary, TakesRowsInAnyOrderAndCarriageReturns) {
-  const auto genes = GeneVocabulary::parse("token_id\tensembl_id\tgene_name\tmedian\r\n3\tENSG02\t\t2\r\n1\t<mask>\t\t\r\n2\tENSG01\t\t1\r\n0\t<pad>\t\t", "x");
+  const auto genes = GeneVocabulary::parse(
+      "token_id\tensembl_id\tgene_name\tmedian\r\n3\tENSG02\t\t2\r\n1\t<mask>\t\t\r\n2\tENSG01\t\t1\r\n0\t<pad>\t\t", "x");
   EXPECT_EQ(genes.token_of("ENSG02"), 3);
   EXPECT_EQ(genes.cls(), 4);
 }
@@ -75,7 +77,8 @@ TEST(MedianBuilder, TakesTheMiddleOfTheNonZeroValues) {
   MedianBuilder builder;
   const std::vector<std::string> ids = {"ENSG03", "ENSG01.4", "", "ENSG02", "ENSG01"}, names = {"C", "A", "noise", "B", "A2"};
   builder.begin_matrix(ids, names);
-  // Cell 0: ENSG03 2 of 8, ENSG01 1 + 3 of 8, nothing for ENSG02; the column without an id counts in the sum. Cell 1: ENSG03 1 of 10. Cell 2: empty.
+  // Cell 0: ENSG03 2 of 8, ENSG01 1 + 3 of 8, nothing for ENSG02; the column without an id counts in the sum. Cell 1: ENSG03 1 of 10. Cell
+  // 2: empty.
   const std::vector<std::int64_t> indptr = {0, 4, 6, 6};
   const std::vector<std::int32_t> columns = {0, 1, 2, 4, 0, 2};
   const std::vector<float> counts = {2, 1, 2, 3, 1, 9};

@@ -18,12 +18,15 @@ class Golden {
     const std::filesystem::path folder = data("golden/tiny/model");
     const TensorFiles cell = TensorFiles::of_folder(folder / "cell_bert"), text = TensorFiles::of_folder(folder / "text_bert");
     LangCellConfig c = preset("tiny", 25427, 30522);
-    c.cell = read_tower(folder / "cell_bert", cell, TowerSource::langcell), c.text = read_tower(folder / "text_bert", text, TowerSource::langcell);
+    c.cell = read_tower(folder / "cell_bert", cell, TowerSource::langcell),
+    c.text = read_tower(folder / "text_bert", text, TowerSource::langcell);
     model_ = std::make_unique<LangCell>(c, LangCell::Parts{}, storage);
     fill_tower(cell, TowerSource::langcell, "cell_bert", *model_), fill_tower(text, TowerSource::langcell, "text_bert", *model_);
-    for (const char* head : {"cell_proj", "text_proj", "ctm_head"}) fill_head(TensorFiles::of_file(folder / (std::string(head) + ".bin")), head, *model_);
+    for (const char* head : {"cell_proj", "text_proj", "ctm_head"})
+      fill_head(TensorFiles::of_file(folder / (std::string(head) + ".bin")), head, *model_);
     for (const NamedParameter& p : model_->parameters().named()) {
-      if (p.name.rfind("mgm_head.", 0) == 0) arrays_.read("losses/mgm_head/" + p.name.substr(9), {model_->parameters().master(p), static_cast<std::size_t>(p.shape.count())});
+      if (p.name.rfind("mgm_head.", 0) == 0)
+        arrays_.read("losses/mgm_head/" + p.name.substr(9), {model_->parameters().master(p), static_cast<std::size_t>(p.shape.count())});
     }
     model_->parameters().refresh_storage();
   }

@@ -22,7 +22,10 @@ TEST(golden, hidden_states_and_embeddings_are_the_published_ones) {
   const Tensor hidden = g.model().encode_cells(cells, {});
   for (const int i : {0, 1, 2}) {
     const auto& at = cells.packing->offsets();
-    EXPECT_LE(largest_difference(hidden.slice_rows(at[i], at[i + 1] - at[i]).to_host<float>(), g.numbers("expected/cell_hidden_" + std::to_string(i))), 8e-5) << i;
+    EXPECT_LE(largest_difference(hidden.slice_rows(at[i], at[i + 1] - at[i]).to_host<float>(),
+                                 g.numbers("expected/cell_hidden_" + std::to_string(i))),
+              8e-5)
+        << i;
   }
   EXPECT_LE(largest_difference(rows_take(hidden, cells.packing->first_rows()).to_host<float>(), g.numbers("expected/cell_cls")), 8e-5);
   EXPECT_LE(largest_difference(g.model().cell_embedding(hidden, cells).to_host<float>(), g.numbers("expected/cell_z")), 2e-5);
@@ -31,7 +34,10 @@ TEST(golden, hidden_states_and_embeddings_are_the_published_ones) {
   const Tensor words = g.model().encode_texts(texts, {});
   for (const int i : {0, 4}) {
     const auto& at = texts.packing->offsets();
-    EXPECT_LE(largest_difference(words.slice_rows(at[i], at[i + 1] - at[i]).to_host<float>(), g.numbers("expected/text_hidden_" + std::to_string(i))), 9e-5) << i;
+    EXPECT_LE(largest_difference(words.slice_rows(at[i], at[i + 1] - at[i]).to_host<float>(),
+                                 g.numbers("expected/text_hidden_" + std::to_string(i))),
+              9e-5)
+        << i;
   }
   EXPECT_LE(largest_difference(g.model().text_embedding(words, texts).to_host<float>(), g.numbers("expected/text_z")), 2e-5);
 }
@@ -48,7 +54,11 @@ TEST(golden, matching_states_and_logits_are_the_published_ones) {
   const Tensor h = g.model().match_states(packed, states, {});
   EXPECT_LE(largest_difference(rows_take(h, packed.packing->first_rows()).to_host<float>(), g.numbers("expected/mm_cls")), 4e-5);
   const Linear& head = g.model().matching_head();
-  EXPECT_LE(largest_difference(matching_logits({.x = h, .rows = packed.packing->first_rows(), .weight = head.weight, .bias = head.bias, .labels = {}}).to_host<float>(), g.numbers("expected/ctm_logits")), 8e-5);
+  EXPECT_LE(largest_difference(
+                matching_logits({.x = h, .rows = packed.packing->first_rows(), .weight = head.weight, .bias = head.bias, .labels = {}})
+                    .to_host<float>(),
+                g.numbers("expected/ctm_logits")),
+            8e-5);
 }
 
 TEST(golden, scores_and_labels_are_the_published_ones_whatever_the_batches) {
@@ -65,7 +75,8 @@ TEST(golden, scores_and_labels_are_the_published_ones_whatever_the_batches) {
     EXPECT_LE(largest_difference(s.match, g.numbers("expected/p_match")), 2e-5);
     EXPECT_LE(largest_difference(s.score, g.numbers("expected/score")), 3e-6);
     const auto pred = g.ids("expected/pred");
-    for (std::int64_t c = 0; c < 12; ++c) EXPECT_EQ(std::max_element(s.score.begin() + c * 6, s.score.begin() + c * 6 + 6) - s.score.begin() - c * 6, pred[c]) << c;
+    for (std::int64_t c = 0; c < 12; ++c)
+      EXPECT_EQ(std::max_element(s.score.begin() + c * 6, s.score.begin() + c * 6 + 6) - s.score.begin() - c * 6, pred[c]) << c;
   }
 }
 
@@ -78,7 +89,8 @@ Tensor mgm_loss(Golden& g) {
   for (std::int64_t b = 0; b < 4; ++b) {
     std::vector<std::int32_t> tokens;
     for (std::int64_t i = b * 745; i < (b + 1) * 745 && mask[i]; ++i) {
-      if (labels[i] >= 0) rows.push_back(static_cast<std::int32_t>(s.ids.size() + tokens.size())), wanted.push_back(static_cast<std::int32_t>(labels[i]));
+      if (labels[i] >= 0)
+        rows.push_back(static_cast<std::int32_t>(s.ids.size() + tokens.size())), wanted.push_back(static_cast<std::int32_t>(labels[i]));
       tokens.push_back(static_cast<std::int32_t>(input[i]));
     }
     s.add(tokens, static_cast<std::uint64_t>(b));
@@ -98,7 +110,8 @@ Tensor nce_loss(Golden& g, const std::string& name, const std::string& id_name, 
     for (const std::int64_t id : g.ids("losses/" + id_name)) groups.group.push_back(static_cast<std::int32_t>(id));
   }
   groups.same = same;
-  return infonce(g.model().cell_embedding(g.model().encode_cells(cells, {}), cells), g.model().text_embedding(g.model().encode_texts(texts, {}), texts), Tensor::scalar(20), groups);
+  return infonce(g.model().cell_embedding(g.model().encode_cells(cells, {}), cells),
+                 g.model().text_embedding(g.model().encode_texts(texts, {}), texts), Tensor::scalar(20), groups);
 }
 
 Tensor match_loss(Golden& g) {
@@ -113,7 +126,8 @@ Tensor match_loss(Golden& g) {
     labels.push_back(static_cast<std::int32_t>(triples[i + 2]));
   }
   const Tokens packed = g.cells(cells);
-  return matching_loss(g.model(), g.model().cross_states(g.model().encode_cells(packed, {}), packed), upload(pairs, Purpose::training), Tensor::from(labels), {});
+  return matching_loss(g.model(), g.model().cross_states(g.model().encode_cells(packed, {}), packed), upload(pairs, Purpose::training),
+                       Tensor::from(labels), {});
 }
 
 struct GoldenLoss {
@@ -127,7 +141,8 @@ const std::vector<GoldenLoss>& golden_losses() {
       {"nce_plain", [](Golden& g) { return nce_loss(g, "nce_plain", "", SamePairs::positive); }, [](Golden&) { return 6.0; }},
       {"nce_dup", [](Golden& g) { return nce_loss(g, "nce_dup", "nce_dup_text_ids", SamePairs::positive); }, [](Golden&) { return 8.0; }},
       {"match", match_loss, [](Golden&) { return 12.0; }},
-      {"nce_group", [](Golden& g) { return nce_loss(g, "nce_group", "nce_group_text_ids", SamePairs::positive); }, [](Golden&) { return 8.0; }},
+      {"nce_group", [](Golden& g) { return nce_loss(g, "nce_group", "nce_group_text_ids", SamePairs::positive); },
+       [](Golden&) { return 8.0; }},
   };
   return all;
 }
@@ -182,8 +197,12 @@ TEST(golden, losses_and_every_gradient_are_the_published_ones) {
 TEST(golden, in_bf16_embeddings_scores_and_losses_are_near_and_labels_are_equal) {
   Golden g(DType::bf16);
   const Tokens cells = g.cells(counting(12)), texts = g.texts(counting(6));
-  EXPECT_LE(largest_difference(g.model().cell_embedding(g.model().encode_cells(cells, {}), cells).to_host<float>(), g.numbers("expected/cell_z")), 2e-2);
-  EXPECT_LE(largest_difference(g.model().text_embedding(g.model().encode_texts(texts, {}), texts).to_host<float>(), g.numbers("expected/text_z")), 2e-2);
+  EXPECT_LE(
+      largest_difference(g.model().cell_embedding(g.model().encode_cells(cells, {}), cells).to_host<float>(), g.numbers("expected/cell_z")),
+      2e-2);
+  EXPECT_LE(
+      largest_difference(g.model().text_embedding(g.model().encode_texts(texts, {}), texts).to_host<float>(), g.numbers("expected/text_z")),
+      2e-2);
   std::vector<std::vector<TokenList>> labels;
   for (std::int64_t t = 0; t < 6; ++t) labels.push_back({g.text(t)});
   std::vector<TokenList> tokens;
@@ -192,7 +211,8 @@ TEST(golden, in_bf16_embeddings_scores_and_losses_are_near_and_labels_are_equal)
   EXPECT_LE(largest_difference(s.match, g.numbers("expected/p_match")), 5e-2);
   EXPECT_LE(largest_difference(s.score, g.numbers("expected/score")), 1e-2);
   const auto pred = g.ids("expected/pred");
-  for (std::int64_t c = 0; c < 12; ++c) EXPECT_EQ(std::max_element(s.score.begin() + c * 6, s.score.begin() + c * 6 + 6) - s.score.begin() - c * 6, pred[c]) << c;
+  for (std::int64_t c = 0; c < 12; ++c)
+    EXPECT_EQ(std::max_element(s.score.begin() + c * 6, s.score.begin() + c * 6 + 6) - s.score.begin() - c * 6, pred[c]) << c;
   for (const GoldenLoss& loss : golden_losses()) {
     const double wanted = g.number("losses/" + loss.name + "/loss");
     EXPECT_NEAR(loss.sum(g).item() / loss.count(g), wanted, 2e-2 * wanted) << loss.name;
@@ -203,7 +223,8 @@ TEST(golden, contrast_treats_equal_texts_as_asked) {
   Golden g;
   for (const std::string name : {"nce_dup", "nce_group"}) {
     EXPECT_NEAR(nce_loss(g, name, "", SamePairs::positive).item() / 8, g.number("losses/" + name + "_negative/loss"), 8e-6) << name;
-    EXPECT_NEAR(nce_loss(g, name, name + "_text_ids", SamePairs::ignore).item() / 8, g.number("losses/" + name + "_ignore/loss"), 8e-6) << name;
+    EXPECT_NEAR(nce_loss(g, name, name + "_text_ids", SamePairs::ignore).item() / 8, g.number("losses/" + name + "_ignore/loss"), 8e-6)
+        << name;
   }
 }
 
@@ -213,7 +234,8 @@ TEST(golden, three_steps_of_adamw_are_the_published_ones) {
   parameters.allocate_training();
   const Tensor norm_there = Tensor::scalar(0), factor = Tensor::scalar(1);
   const std::vector<GoldenLoss> used(golden_losses().begin(), golden_losses().begin() + 4);
-  const auto wanted = g.numbers("adamw/losses_per_step"), norms = g.numbers("adamw/grad_norm_before_clip"), after = g.numbers("adamw/losses_after");
+  const auto wanted = g.numbers("adamw/losses_per_step"), norms = g.numbers("adamw/grad_norm_before_clip"),
+             after = g.numbers("adamw/losses_after");
   for (int step = 0; step < 4; ++step) {
     parameters.zero_gradients();
     for (std::size_t i = 0; i < used.size(); ++i) {
@@ -221,7 +243,8 @@ TEST(golden, three_steps_of_adamw_are_the_published_ones) {
       parameters.attach(step < 3 ? &tape : nullptr);
       const Tensor sum = used[i].sum(g);
       const double count = used[i].count(g);
-      EXPECT_NEAR(sum.item() / count, step < 3 ? wanted[step * 4 + i] : after[i], step == 0 ? 8e-6 : 2e-4) << "step " << step << " " << used[i].name;
+      EXPECT_NEAR(sum.item() / count, step < 3 ? wanted[step * 4 + i] : after[i], step == 0 ? 8e-6 : 2e-4)
+          << "step " << step << " " << used[i].name;
       if (step < 3) tape.backward({{sum, Tensor::scalar(static_cast<float>(1 / count))}});
     }
     if (step == 3) break;

@@ -10,6 +10,7 @@
 #include <nlohmann/json.hpp>
 
 #include "engine/errors.h"
+#include "models/langcell/pretrained/bundle.h"
 #include "tests/support/expect_error.h"
 #include "tests/support/test_data.h"
 
@@ -149,14 +150,19 @@ TEST(ModelFolder, LowPrecisionStorageIsTheRoundedMaster) {
   EXPECT_EQ(table.to_host<bf16>()[65].bits, from_float<bf16>(loaded.model->parameters().master(*p)[65]).bits);
 }
 
-TEST(ModelFolder, TheGoldenFolderLoadsWithItsOwnSizes) {
-  const LoadedModel golden = load_model(test::converted_golden() / "model");
+TEST(ModelFolder, AnImportedFolderLoadsWithItsOwnSizes) {
+  const fs::path bundle = test::data("golden/tiny/model");
+  const ImportedModel imported =
+      import_bundle({bundle, GeneVocabulary::read(test::data("data/geneformer_v1_genes.tsv")), bundle / "vocab.txt"});
+  const TemporaryFolder folder;
+  save_model(folder / "model", *imported.loaded.model, imported.loaded.facts);
+  const LoadedModel golden = load_model(folder / "model");
   EXPECT_EQ(golden.config().text.width, 96);
   EXPECT_EQ(golden.config().text.heads, 3);
   EXPECT_EQ(golden.config().text.types, 0);
   EXPECT_EQ(golden.config().cell.vocabulary, 25427);
   EXPECT_EQ(golden.config().projection, 32);
-  EXPECT_TRUE(golden.model->has_mgm_head());
+  EXPECT_FALSE(golden.model->has_mgm_head());
 }
 
 // ---- damage

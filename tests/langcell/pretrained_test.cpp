@@ -80,7 +80,8 @@ TEST(TorchFile, AFileThatIsCutOffIsRefusedWhereverItIsCut) {
 
 TEST(TorchFile, AnotherGlobalIsNamedAndNothingIsExecuted) {
   const Small s;
-  EXPECT_TRUE(holds(s.refusal_with([](std::string& b) { replace(b, "collections\nOrderedDict", "posix.\n.system.......ic"); }), "posix...system"));
+  EXPECT_TRUE(
+      holds(s.refusal_with([](std::string& b) { replace(b, "collections\nOrderedDict", "posix.\n.system.......ic"); }), "posix...system"));
 }
 
 TEST(TorchFile, CompressedMembersAreRefused) {
@@ -122,7 +123,8 @@ TEST(TorchFile, AStorageShorterThanItsTensorIsRefused) {
 
 TEST(TorchFile, TransposedViewsAreRefused) {
   const Small s;
-  const std::string line = s.refusal_with([](std::string& b) { replace(b, std::string("(J\x03\0\0\0J\x01\0\0\0t", 12), std::string("(J\x01\0\0\0J\x02\0\0\0t", 12)); });
+  const std::string line = s.refusal_with(
+      [](std::string& b) { replace(b, std::string("(J\x03\0\0\0J\x01\0\0\0t", 12), std::string("(J\x01\0\0\0J\x02\0\0\0t", 12)); });
   EXPECT_TRUE(holds(line, "contiguous")) << line;
 }
 
@@ -157,7 +159,8 @@ std::string pickle_refusal(const std::string& bytes) {
 }
 
 TEST(PickleMachine, KnowsThePlainValuesOfTheProtocol) {
-  const std::string bytes = std::string("\x80\x04") + "(K\x05M\x01\x02J\xff\xff\xff\xff" + std::string("\x8a\x02\xff\x7f", 4) + "G" + std::string("\x3f\xf8\0\0\0\0\0\0", 8) + "\x8c\x02hiN\x88\x89t.";
+  const std::string bytes = std::string("\x80\x04") + "(K\x05M\x01\x02J\xff\xff\xff\xff" + std::string("\x8a\x02\xff\x7f", 4) + "G" +
+                            std::string("\x3f\xf8\0\0\0\0\0\0", 8) + "\x8c\x02hiN\x88\x89t.";
   const Pickle p(bytes, kOrdered, "test");
   ASSERT_TRUE(p.top().is(Pickle::Kind::tuple));
   const auto& items = p.top().items;
@@ -174,11 +177,15 @@ TEST(PickleMachine, KnowsThePlainValuesOfTheProtocol) {
 }
 
 TEST(PickleMachine, RefusesWhatNoStateDictNeeds) {
-  EXPECT_TRUE(holds(pickle_refusal("\x80\x02\x81."), "opcode 0x81"));                                // NEWOBJ
-  EXPECT_TRUE(holds(pickle_refusal("\x80\x02ios\nsystem\n."), "opcode 0x69"));                       // INST
-  EXPECT_TRUE(holds(pickle_refusal("\x80\x02" "cos\nsystem\n."), "os.system"));
+  EXPECT_TRUE(holds(pickle_refusal("\x80\x02\x81."), "opcode 0x81"));           // NEWOBJ
+  EXPECT_TRUE(holds(pickle_refusal("\x80\x02ios\nsystem\n."), "opcode 0x69"));  // INST
+  EXPECT_TRUE(holds(pickle_refusal("\x80\x02"
+                                   "cos\nsystem\n."),
+                    "os.system"));
   EXPECT_TRUE(holds(pickle_refusal(std::string("\x80\x02h\0.", 5)), "never remembered"));
-  EXPECT_TRUE(holds(pickle_refusal("\x80\x02" "0."), "opcode 0x30"));                                // POP
+  EXPECT_TRUE(holds(pickle_refusal("\x80\x02"
+                                   "0."),
+                    "opcode 0x30"));  // POP
   EXPECT_TRUE(holds(pickle_refusal("\x80\x02)R."), "takes more than there is"));
   EXPECT_TRUE(holds(pickle_refusal("\x80\x02t."), "no mark"));
   EXPECT_TRUE(holds(pickle_refusal("\x80\x02X\xff\xff\xff\x7fhi."), "cut off"));
@@ -211,7 +218,9 @@ TEST(GeneformerDictionaries, ExchangedFilesAreRefused) {
 // ---- bundles
 
 fs::path golden_model() { return data("golden/tiny/model"); }
-ImportedModel golden_import() { return import_bundle({golden_model(), GeneVocabulary::read(data("data/geneformer_v1_genes.tsv")), golden_model() / "vocab.txt"}); }
+ImportedModel golden_import() {
+  return import_bundle({golden_model(), GeneVocabulary::read(data("data/geneformer_v1_genes.tsv")), golden_model() / "vocab.txt"});
+}
 
 void expect_same_weights(const LangCell& a, const LangCell& b) {
   ASSERT_EQ(a.parameters().named().size(), b.parameters().named().size());
@@ -240,7 +249,8 @@ TEST(Bundle, ImportThenExportThenImportGivesEqualBits) {
   const TemporaryFolder folder;
   const ImportedModel first = golden_import();
   export_bundle(folder / "bundle", first.loaded, Existing::refuse);
-  const ImportedModel again = import_bundle({folder / "bundle", GeneVocabulary::read(folder / "bundle/genes.tsv"), folder / "bundle/text_bert/vocab.txt"});
+  const ImportedModel again =
+      import_bundle({folder / "bundle", GeneVocabulary::read(folder / "bundle/genes.tsv"), folder / "bundle/text_bert/vocab.txt"});
   expect_same_weights(*first.loaded.model, *again.loaded.model);
   EXPECT_EQ(again.loaded.facts.genes.hash(), first.loaded.facts.genes.hash());
 }
@@ -255,7 +265,9 @@ struct Altered {
     fs::permissions(path, fs::perms::owner_all, fs::perm_options::add);
   }
   std::string refusal() const {
-    return message_of<ModelError>([&] { import_bundle({path, GeneVocabulary::read(data("data/geneformer_v1_genes.tsv")), path / "vocab.txt"}); });
+    return message_of<ModelError>([&] {
+      import_bundle({path, GeneVocabulary::read(data("data/geneformer_v1_genes.tsv")), path / "vocab.txt"});
+    });
   }
   void config(const std::string& tower, const std::string& from, const std::string& to) const {
     std::string text = bytes_of_file(path / tower / "config.json");
@@ -266,8 +278,11 @@ struct Altered {
 };
 
 TEST(Bundle, AConfigThatContradictsTheTensorsIsRefused) {
-  for (const auto& [from, to] : {std::pair{"\"hidden_size\": 64", "\"hidden_size\": 128"}, {"\"num_hidden_layers\": 2", "\"num_hidden_layers\": 3"}, {"\"num_hidden_layers\": 2", "\"num_hidden_layers\": 1"},
-                                 {"\"vocab_size\": 25427", "\"vocab_size\": 25426"}, {"\"intermediate_size\": 128", "\"intermediate_size\": 256"}}) {
+  for (const auto& [from, to] : {std::pair{"\"hidden_size\": 64", "\"hidden_size\": 128"},
+                                 {"\"num_hidden_layers\": 2", "\"num_hidden_layers\": 3"},
+                                 {"\"num_hidden_layers\": 2", "\"num_hidden_layers\": 1"},
+                                 {"\"vocab_size\": 25427", "\"vocab_size\": 25426"},
+                                 {"\"intermediate_size\": 128", "\"intermediate_size\": 256"}}) {
     const Altered bundle;
     bundle.config("cell_bert", from, to);
     EXPECT_TRUE(holds(bundle.refusal(), "config.json")) << to;
@@ -303,7 +318,8 @@ TEST(Bundle, MissingUnknownAndWrongTypesAreListed) {
   const std::vector<float> w = counting(2 * 96);
   const std::vector<double> bias{0, 0};
   fs::remove(bundle.path / "ctm_head.bin");
-  write_safetensors(bundle.path / "ctm_head.safetensors", {{"weight", StoredType::f32, {2, 96}, std::as_bytes(std::span(w))}, {"bias", StoredType::f64, {2}, std::as_bytes(std::span(bias))},
+  write_safetensors(bundle.path / "ctm_head.safetensors", {{"weight", StoredType::f32, {2, 96}, std::as_bytes(std::span(w))},
+                                                           {"bias", StoredType::f64, {2}, std::as_bytes(std::span(bias))},
                                                            {"scale", StoredType::f64, {2}, std::as_bytes(std::span(bias))}});
   const std::string line = bundle.refusal();
   EXPECT_TRUE(holds(line, "unexpected 1 (ctm_head.scale)")) << line;
@@ -324,7 +340,9 @@ TEST(Geneformer, GetsARowForClsAndItsLanguageHeadBecomesTheMaskedGeneHead) {
   for (const NamedParameter& p : source.parameters().named()) {
     std::vector<std::int64_t> shape = stored_shape(p.shape);
     if (p.name == "cell_bert.embeddings.word_embeddings.weight" || p.name == "mgm_head.bias") --shape[0];
-    std::string name = p.name.starts_with("cell_bert.") ? "bert." + p.name.substr(10) : p.name.starts_with("mgm_head.") ? "cls.predictions." + p.name.substr(9) : "";
+    std::string name = p.name.starts_with("cell_bert.")  ? "bert." + p.name.substr(10)
+                       : p.name.starts_with("mgm_head.") ? "cls.predictions." + p.name.substr(9)
+                                                         : "";
     if (name.empty()) continue;
     const auto count = static_cast<std::size_t>(std::accumulate(shape.begin(), shape.end(), std::int64_t{1}, std::multiplies<>()));
     tensors.push_back({name, shape, {source.parameters().master(p), count}});
@@ -337,7 +355,9 @@ TEST(Geneformer, GetsARowForClsAndItsLanguageHeadBecomesTheMaskedGeneHead) {
   const ImportedModel m = import_geneformer(folder.path(), vocabulary, 5);
   const Parameters& from = source.parameters();
   const Parameters& to = m.loaded.model->parameters();
-  const auto row = [](const Parameters& p, std::int64_t r) { return p.master(*p.find("cell_bert.embeddings.word_embeddings.weight")) + r * 64; };
+  const auto row = [](const Parameters& p, std::int64_t r) {
+    return p.master(*p.find("cell_bert.embeddings.word_embeddings.weight")) + r * 64;
+  };
   for (std::int64_t r = 0; r + 1 < vocabulary.size(); ++r) EXPECT_EQ(std::memcmp(row(from, r), row(to, r), 64 * sizeof(float)), 0) << r;
   EXPECT_NE(std::memcmp(row(from, vocabulary.cls()), row(to, vocabulary.cls()), 64 * sizeof(float)), 0);
   const std::string dense = "mgm_head.transform.dense.weight";
@@ -383,7 +403,8 @@ TEST(TextBert, TokenTypesGoIntoThePositionsAndCrossAttentionIsNew) {
   EXPECT_EQ(account.ignored.size(), 2u);
   EXPECT_EQ(account.fresh.size(), 2u * 10u);
   const std::string positions = "text_bert.embeddings.position_embeddings.weight";
-  const float *before = source.parameters().master(*source.parameters().find(positions)), *after = model.parameters().master(*model.parameters().find(positions));
+  const float *before = source.parameters().master(*source.parameters().find(positions)),
+              *after = model.parameters().master(*model.parameters().find(positions));
   for (std::int64_t i = 0; i < 512 * 64; ++i) ASSERT_EQ(after[i], before[i] + types[static_cast<std::size_t>(i % 64)]) << i;
 
   fs::remove(folder / "model-1.safetensors");

@@ -18,7 +18,9 @@ std::string refused(std::string_view json) {
 }
 
 TEST(Texts, KeepsOrderAndTheThreeForms) {
-  const Texts texts = Texts::parse(R"({"z": "last letter", "B": ["one", "two"], "NK": {"text": "killer", "ontology_id": "CL:0000623"}, "a": {"text": ["x", "y"]}})", "T.json");
+  const Texts texts = Texts::parse(
+      R"({"z": "last letter", "B": ["one", "two"], "NK": {"text": "killer", "ontology_id": "CL:0000623"}, "a": {"text": ["x", "y"]}})",
+      "T.json");
   ASSERT_EQ(texts.labels.size(), 4u);
   EXPECT_EQ(texts.labels[0].label, "z");
   EXPECT_EQ(texts.labels[1].texts, (std::vector<std::string>{"one", "two"}));

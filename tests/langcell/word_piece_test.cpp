@@ -33,16 +33,15 @@ WordPiece letters() { return build_word_piece({}, 200); }
 TEST(WordPiece, CutsToTheLengthAndKeepsTheEnds) {
   const auto word_piece = letters();
   const auto whole = word_piece.encode("ab c", 512), cut = word_piece.encode("ab c", 4);
-  EXPECT_EQ(whole.ids, (std::vector<std::int32_t>{word_piece.id_of("[CLS]"), word_piece.id_of("a"), word_piece.id_of("##b"), word_piece.id_of("c"),
-                                                  word_piece.id_of("[SEP]")}));
+  EXPECT_EQ(whole.ids, (std::vector<std::int32_t>{word_piece.id_of("[CLS]"), word_piece.id_of("a"), word_piece.id_of("##b"),
+                                                  word_piece.id_of("c"), word_piece.id_of("[SEP]")}));
   EXPECT_EQ(whole.pieces, 5);
-  EXPECT_EQ(cut.ids, (std::vector<std::int32_t>{word_piece.id_of("[CLS]"), word_piece.id_of("a"), word_piece.id_of("##b"), word_piece.id_of("[SEP]")}));
+  EXPECT_EQ(cut.ids, (std::vector<std::int32_t>{word_piece.id_of("[CLS]"), word_piece.id_of("a"), word_piece.id_of("##b"),
+                                                word_piece.id_of("[SEP]")}));
   EXPECT_EQ(cut.pieces, 5);
 }
 
-TEST(WordPiece, SurvivesBrokenUtf8) {
-  EXPECT_EQ(letters().encode("a\xff\xc3 b\xe2\x82", 512).ids, letters().encode("a b", 512).ids);
-}
+TEST(WordPiece, SurvivesBrokenUtf8) { EXPECT_EQ(letters().encode("a\xff\xc3 b\xe2\x82", 512).ids, letters().encode("a b", 512).ids); }
 
 TEST(WordPiece, RefusesVocabulariesThatCannotBe) {
   const test::TemporaryFolder folder;

@@ -67,7 +67,7 @@ Problem problem_of(const OpCase& c, DType storage) {
   }
   p.wanted = c.reference(p.inputs);
   p.upstream = normal(static_cast<std::int64_t>(p.wanted.size()), random);
-  if (p.wanted.size() == 1) p.upstream[0] = 0.75;  // a loss
+  if (p.wanted.size() == 1) p.upstream[0] = 0.75;                                      // a loss
   for (double& u : p.upstream) u = to_float(from_float<bf16>(static_cast<float>(u)));  // exact in both storage types
   return p;
 }
@@ -112,7 +112,8 @@ double slope(const OpCase& c, std::vector<Values> inputs, std::size_t i, const V
   return (value(h) - value(-h)) / (2 * h);
 }
 
-void check_gradient(const OpCase& c, const std::vector<Values>& inputs, std::size_t i, const Values& upstream, const Values& analytic, double tolerance) {
+void check_gradient(const OpCase& c, const std::vector<Values>& inputs, std::size_t i, const Values& upstream, const Values& analytic,
+                    double tolerance) {
   constexpr std::size_t kEveryCoordinate = 25;
   const std::size_t n = analytic.size();
   std::mt19937_64 random(991 + i);
@@ -184,7 +185,8 @@ void check_both_as(const OnBoth& both, DType storage, const std::vector<std::fun
   const bool low = storage == DType::bf16;
   expect_near(runs[0].output, cpu.output, low ? c.tolerance_bf16 : c.tolerance, "output");
   for (std::size_t i = 0; i < p.inputs.size(); ++i) {
-    expect_near(runs[0].gradients[i], cpu.gradients[i], low ? c.gradient_tolerance_bf16 : c.gradient_tolerance, "gradient of " + c.inputs[i].name);
+    expect_near(runs[0].gradients[i], cpu.gradients[i], low ? c.gradient_tolerance_bf16 : c.gradient_tolerance,
+                "gradient of " + c.inputs[i].name);
   }
 }
 

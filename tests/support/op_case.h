@@ -28,14 +28,15 @@ struct Input {
 using Values = std::vector<double>;  // one input or output, row by row
 
 struct OpCase {
-  std::string word, name;                                         // "attention", "self, ragged, dropout"
+  std::string word, name;  // "attention", "self, ragged, dropout"
   std::vector<Input> inputs;
-  std::function<Tensor(const std::vector<Tensor>& in)> run;       // through engine/ops.h; other data (ids, packings) captured
-  std::function<Values(const std::vector<Values>& in)> reference; // the obvious loops, in double
-  double tolerance = 2e-5, tolerance_bf16 = 2e-2;                 // ‖difference‖ / ‖reference‖ of the output; above these defaults: say why on the same line
+  std::function<Tensor(const std::vector<Tensor>& in)> run;        // through engine/ops.h; other data (ids, packings) captured
+  std::function<Values(const std::vector<Values>& in)> reference;  // the obvious loops, in double
+  double tolerance = 2e-5,
+         tolerance_bf16 = 2e-2;  // ‖difference‖ / ‖reference‖ of the output; above these defaults: say why on the same line
   double gradient_tolerance = 2e-4, gradient_tolerance_bf16 = 5e-2;
-  double flops = 0, bytes = 0;                                    // of one forward, for the benchmark
-  bool benchmark_only = false;                                    // too large to be judged by differences
+  double flops = 0, bytes = 0;  // of one forward, for the benchmark
+  bool benchmark_only = false;  // too large to be judged by differences
 };
 
 // A call that must throw ShapeError.
@@ -44,7 +45,7 @@ struct WrongCall {
   std::function<void()> call;
 };
 
-void check(const OpCase& c);         // GoogleTest expectations
+void check(const OpCase& c);  // GoogleTest expectations
 void check(const WrongCall& c);
 
 // Where the case files put ids, packings and random tensors; check() judges on the CPU.
@@ -56,7 +57,8 @@ struct OnBoth {  // the same case built with test_queue() on the CPU and on CUDA
 void check(const OnBoth& c, const std::vector<std::function<void()>>& settings);
 
 // For the case files.
-std::vector<std::int32_t> ragged(std::int64_t sequences, std::int64_t longest, std::uint64_t seed);  // lengths 0 … longest, with a zero and a longest among them
+std::vector<std::int32_t> ragged(std::int64_t sequences, std::int64_t longest,
+                                 std::uint64_t seed);  // lengths 0 … longest, with a zero and a longest among them
 PackingPtr packing_of(const std::vector<std::int32_t>& lengths, std::uint64_t first_key = 1, const std::vector<std::int32_t>& kv_of = {});
 Tensor random_tensor(const Shape& shape, DType type, std::uint64_t seed, double scale = 1);
 Tensor ids_of(const std::vector<std::int32_t>& ids);

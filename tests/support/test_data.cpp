@@ -45,7 +45,8 @@ fs::path converted_golden() {
   const fs::path golden = data("golden/tiny"), own_python = source / ".venv/bin/python";
   std::string command = fs::exists(own_python) ? "'" + own_python.string() + "'" : "python3";
   for (const fs::path& argument : {source / "tests/interop/convert_golden.py", golden, out}) command += " '" + argument.string() + "'";
-  if (std::system(command.c_str()) != 0) end_without("the golden data could not be converted; run tools/test.sh, it sets up a Python with numpy");
+  if (std::system(command.c_str()) != 0)
+    end_without("the golden data could not be converted; run tools/test.sh, it sets up a Python with numpy");
   return out;
 }
 

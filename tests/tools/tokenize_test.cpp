@@ -58,7 +58,8 @@ TEST_F(Tokenize, DropsCellsThatItHasSeen) {
 TEST_F(Tokenize, ListsEveryLabelWithoutAText) {
   options.texts = Texts::parse(R"({"B": "a b cell", "NK": "a killer"})", "T.json");
   const std::string message = message_of<DataError>([&] { tokenize(options); });
-  for (const char* label : {"7 labels", "'CD14+ Mono' (384 cells)", "'DC'", "'Platelet'", "--allow-missing"}) EXPECT_TRUE(holds(message, label));
+  for (const char* label : {"7 labels", "'CD14+ Mono' (384 cells)", "'DC'", "'Platelet'", "--allow-missing"})
+    EXPECT_TRUE(holds(message, label));
   EXPECT_TRUE(std::filesystem::is_empty(folder.path()));
   options.missing = MissingLabels::keep;
   EXPECT_EQ(tokenize(options).noted.at(2).second, 2111u - 275u - 124u);

@@ -17,7 +17,8 @@ namespace fs = std::filesystem;
 
 const fs::path kTop = LC_SOURCE_DIR;
 const std::vector<std::string> kFloors{"kernels", "engine", "models", "train", "tools"};  // an include runs to the left
-const std::set<std::string> kOutside{"build", ".git", ".venv", ".venv-peers", ".gpu", ".cache", "__pycache__", ".pytest_cache", "third_party"};
+const std::set<std::string> kOutside{"build",  ".git",        ".venv",         ".venv-peers", ".gpu",
+                                     ".cache", "__pycache__", ".pytest_cache", "third_party"};
 
 struct SourceFile {
   fs::path path;  // from the top
@@ -126,6 +127,32 @@ TEST(Tree, NoSourceIsLongerThan500Lines) {
   }
 }
 
+TEST(Tree, NoLineIsLongerThan140Columns) {
+  for (const SourceFile& file : tree()) {
+    if (!ends_in(file, {".h", ".cpp", ".cu", ".cuh"})) continue;
+    for (size_t i = 0; i < file.lines.size(); ++i) {
+      const auto columns = std::count_if(file.lines[i].begin(), file.lines[i].end(), [](char c) { return (c & 0xc0) != 0x80; });  // UTF-8
+      EXPECT_LE(columns, 140) << file.path.string() << ":" << i + 1;
+    }
+  }
+}
+
+// Above the engine nobody names a device's folder: which kernel runs is chosen by the queue.
+TEST(Tree, TheFloorsAboveTheEngineIncludeNoDevice) {
+  const std::regex include("^\\s*#\\s*include\\s+[\"<]kernels/(cpu|cuda)/");
+  for (const SourceFile& file : tree()) {
+    if (file.room() != "models" && file.room() != "train" && file.room() != "tools") continue;
+    for (const std::string& line : file.lines) EXPECT_FALSE(std::regex_search(line, include)) << file.path << ": " << line;
+  }
+}
+
+TEST(Tree, CudaSourcesLieWithTheKernels) {
+  for (const SourceFile& file : tree()) {
+    if (!ends_in(file, {".cu", ".cuh"})) continue;
+    EXPECT_TRUE(file.room() == "kernels" || file.room() == "tests") << file.path;
+  }
+}
+
 TEST(Tree, HeadersAreReadOnce) {
   for (const SourceFile& file : tree()) {
     if (!ends_in(file, {".h", ".cuh"}) || file.path.stem().string().ends_with("-inl")) continue;  // Highway reads those once per target
@@ -135,8 +162,8 @@ TEST(Tree, HeadersAreReadOnce) {
 
 TEST(Tree, NothingIsLeftToBeDoneOrNamesAMachine) {
   // Built from halves, so that this file does not find itself.
-  const std::vector<std::string> forbidden{std::string("TO") + "DO", std::string("FIX") + "ME", std::string("/wo") + "rk/", std::string("/ro") + "ot/",
-                                           std::string("/fa") + "rm/"};
+  const std::vector<std::string> forbidden{std::string("TO") + "DO", std::string("FIX") + "ME", std::string("/wo") + "rk/",
+                                           std::string("/ro") + "ot/", std::string("/fa") + "rm/"};
   for (const SourceFile& file : tree()) {
     for (size_t i = 0; i < file.lines.size(); ++i) {
       for (const std::string& word : forbidden) {

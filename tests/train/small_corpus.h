@@ -21,7 +21,8 @@ inline std::filesystem::path write_corpus(const std::filesystem::path& path, con
   std::vector<Gene> genes;
   for (int i = 0; i < what.genes; ++i) genes.push_back({"ENSG" + std::to_string(1000000 + i), "G" + std::to_string(i), 1.0 + i % 7});
   std::string json = "{";
-  for (std::int64_t g = 0; g < what.groups; ++g) json += (g ? ", \"type " : "\"type ") + std::to_string(g) + "\": \"a cell of kind number " + std::to_string(g) + " with markers\"";
+  for (std::int64_t g = 0; g < what.groups; ++g)
+    json += (g ? ", \"type " : "\"type ") + std::to_string(g) + "\": \"a cell of kind number " + std::to_string(g) + " with markers\"";
   CorpusSetup setup;
   setup.vocabulary = GeneVocabulary(genes), setup.texts = Texts::parse(json + "}", "texts"), setup.existing = Existing::replace;
   CorpusWriter writer(path, std::move(setup));
@@ -31,7 +32,8 @@ inline std::filesystem::path write_corpus(const std::filesystem::path& path, con
     std::vector<std::int32_t> order;
     for (int i = 0; i < what.genes; ++i) order.push_back(2 + i);
     std::shuffle(order.begin(), order.end(), random);
-    std::stable_sort(order.begin(), order.end(), [&](std::int32_t a, std::int32_t b) { return (a % what.groups == group) > (b % what.groups == group); });
+    std::stable_sort(order.begin(), order.end(),
+                     [&](std::int32_t a, std::int32_t b) { return (a % what.groups == group) > (b % what.groups == group); });
     order.resize(5 + random() % static_cast<std::uint64_t>(what.longest - 4));
     const std::string name = "cell" + std::to_string(c);
     writer.append({name, order, c >= what.cells - what.without_text ? -1 : group});

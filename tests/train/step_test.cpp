@@ -39,7 +39,8 @@ Outcome one_step(const StepRule& rule, const std::vector<Samples>& micro, DType 
 
 double relative(const std::vector<float>& a, const std::vector<float>& b) {
   double d = 0, n = 0;
-  for (std::size_t i = 0; i < a.size(); ++i) d += std::pow(static_cast<double>(a[i]) - b[i], 2), n += std::pow(static_cast<double>(b[i]), 2);
+  for (std::size_t i = 0; i < a.size(); ++i)
+    d += std::pow(static_cast<double>(a[i]) - b[i], 2), n += std::pow(static_cast<double>(b[i]), 2);
   return std::sqrt(d / n);
 }
 
@@ -95,7 +96,8 @@ TEST(step, views_differ_by_their_dropout) {
   SmallModel m(write_corpus(folder / "c.h5", {.cells = 24, .groups = 4}));
   const auto alone = comm_alone();
   Step step(*m.model, m.data, *alone, rule);
-  const auto a = step.run(1, pieces(24, 1), 0, Update::gradients_only), b = step.run(1, pieces(24, 1), 0, Update::gradients_only), c = step.run(2, pieces(24, 1), 0, Update::gradients_only);
+  const auto a = step.run(1, pieces(24, 1), 0, Update::gradients_only), b = step.run(1, pieces(24, 1), 0, Update::gradients_only),
+             c = step.run(2, pieces(24, 1), 0, Update::gradients_only);
   EXPECT_EQ(a.loss, b.loss);
   EXPECT_NE(a.loss, c.loss);
 }

@@ -1,6 +1,4 @@
 // langcell annotate: zero-shot labels into a copy of the input.
-#include "tools/commands/cell_run.h"
-
 #include <fmt/format.h>
 
 #include <map>
@@ -10,6 +8,7 @@
 #include "engine/build.h"
 #include "engine/errors.h"
 #include "tools/anndata/writer.h"
+#include "tools/commands/cell_run.h"
 #include "tools/commands/command.h"
 #include "tools/commands/counts_flags.h"
 
@@ -29,22 +28,36 @@ struct Flags {
 };
 
 const std::vector<std::string>& columns() {
-  static const std::vector<std::string> names = {"label", "label_final", "score", "margin", "similarity", "match", "entropy", "second", "unassigned", "reason", "ontology_term_id"};
+  static const std::vector<std::string> names = {"label",   "label_final", "score",      "margin", "similarity",      "match",
+                                                 "entropy", "second",      "unassigned", "reason", "ontology_term_id"};
   return names;
 }
 
-Categorical categorical(const std::vector<std::int32_t>& codes, const std::vector<std::string>& categories) { return {codes, categories, Ordered::no}; }
+Categorical categorical(const std::vector<std::int32_t>& codes, const std::vector<std::string>& categories) {
+  return {codes, categories, Ordered::no};
+}
 
 nlohmann::ordered_json facts(const Flags& f, const LoadedModel& model, const Texts& texts, const CellRun& run) {
   nlohmann::ordered_json described = nlohmann::ordered_json::object();
   for (std::size_t i = 0; i < texts.labels.size(); ++i) {
-    if (texts.labels[i].texts.size() == 1) described[std::to_string(i)] = texts.labels[i].texts.front();
-    else described[std::to_string(i)] = texts.labels[i].texts;
+    if (texts.labels[i].texts.size() == 1)
+      described[std::to_string(i)] = texts.labels[i].texts.front();
+    else
+      described[std::to_string(i)] = texts.labels[i].texts;
   }
   std::vector<std::string> labels;
   for (const LabelTexts& l : texts.labels) labels.push_back(l.label);
-  return {{"version", build::kVersion}, {"model_hash", model.hash}, {"alpha", f.alpha}, {"score", f.score}, {"top_k", f.top_k}, {"labels", labels}, {"texts", described},
-          {"counts", run.counts_source}, {"id_match", run.figures.id_match}, {"counts_known", run.figures.counts_known}, {"breadth", run.figures.breadth},
+  return {{"version", build::kVersion},
+          {"model_hash", model.hash},
+          {"alpha", f.alpha},
+          {"score", f.score},
+          {"top_k", f.top_k},
+          {"labels", labels},
+          {"texts", described},
+          {"counts", run.counts_source},
+          {"id_match", run.figures.id_match},
+          {"counts_known", run.figures.counts_known},
+          {"breadth", run.figures.breadth},
           {"calibration", "none: a cell is unassigned when it has no vocabulary gene or no match probability reaches 0.5"},
           {"score_note", "a score is comparable only within one list of texts"}};
 }
@@ -84,7 +97,8 @@ void write(AnnDataWriter& out, const Flags& f, const LoadedModel& model, const T
   std::vector<float> scores = run.scores.score;
   const auto width = static_cast<std::size_t>(run.scores.labels);
   for (std::size_t c = 0; c < run.has_genes.size(); ++c) {
-    if (!run.has_genes[c]) std::fill_n(scores.begin() + static_cast<std::ptrdiff_t>(c * width), width, std::numeric_limits<float>::quiet_NaN());
+    if (!run.has_genes[c])
+      std::fill_n(scores.begin() + static_cast<std::ptrdiff_t>(c * width), width, std::numeric_limits<float>::quiet_NaN());
   }
   out.obsm("X_" + f.prefix, run.scores.z, static_cast<std::uint64_t>(run.scores.projection));
   out.obsm(f.prefix + "_scores", scores, width);
@@ -97,41 +111,53 @@ void summarise(const Flags& f, const Texts& texts, const Labels& labels) {
   std::size_t unassigned = 0;
   for (std::size_t c = 0; c < labels.label.size(); ++c) {
     if (labels.label[c] >= 0) ++count[labels.label[c]];
-    if (labels.final[c] >= 0) ++sure[labels.final[c]];
-    else ++unassigned;
+    if (labels.final[c] >= 0)
+      ++sure[labels.final[c]];
+    else
+      ++unassigned;
   }
   if (f.common.json) {
     nlohmann::ordered_json per_label = nlohmann::ordered_json::array();
-    for (std::size_t i = 0; i < count.size(); ++i) per_label.push_back({{"label", texts.labels[i].label}, {"cells", count[i]}, {"assigned", sure[i]}});
-    fmt::print("{}\n", nlohmann::ordered_json{{"out", f.out.string()}, {"cells", labels.label.size()}, {"unassigned", unassigned}, {"labels", per_label}}.dump());
+    for (std::size_t i = 0; i < count.size(); ++i)
+      per_label.push_back({{"label", texts.labels[i].label}, {"cells", count[i]}, {"assigned", sure[i]}});
+    fmt::print(
+        "{}\n",
+        nlohmann::ordered_json{{"out", f.out.string()}, {"cells", labels.label.size()}, {"unassigned", unassigned}, {"labels", per_label}}
+            .dump());
     return;
   }
   fmt::print("{:<32} {:>8} {:>9}\n", "label", "cells", "assigned");
   for (std::size_t i = 0; i < count.size(); ++i) fmt::print("{:<32} {:>8} {:>9}\n", texts.labels[i].label, count[i], sure[i]);
-  fmt::print("{:<32} {:>8} {:>9}\nwritten: {} (obs/{}_label, obsm/X_{}, uns/{}; uncalibrated)\n", "unassigned", "", unassigned, f.out.string(), f.prefix, f.prefix, f.prefix);
+  fmt::print("{:<32} {:>8} {:>9}\nwritten: {} (obs/{}_label, obsm/X_{}, uns/{}; uncalibrated)\n", "unassigned", "", unassigned,
+             f.out.string(), f.prefix, f.prefix, f.prefix);
 }
 
 void run_annotate(const Flags& f) {
   begin(f.common);
   if (f.out.extension() != ".h5ad") throw UsageError(fmt::format("--out: wanted a name ending in .h5ad, got '{}'", f.out.string()));
-  if (f.prefix.empty() || f.prefix.find('/') != std::string::npos) throw UsageError(fmt::format("--prefix: wanted a name without '/', got '{}'", f.prefix));
+  if (f.prefix.empty() || f.prefix.find('/') != std::string::npos)
+    throw UsageError(fmt::format("--prefix: wanted a name without '/', got '{}'", f.prefix));
   refuse_same_file(f.input, f.out);
   if (!f.overwrite) {
     if (fs::exists(f.out)) throw UsageError(fmt::format("{}: exists already; choose another --out or add --overwrite", f.out.string()));
     std::vector<std::string> keys = {"obsm/X_" + f.prefix, "obsm/" + f.prefix + "_scores", "uns/" + f.prefix};
     for (const std::string& column : columns()) keys.push_back("obs/" + f.prefix + "_" + column);
     if (const auto there = keys_present(f.input, keys); !there.empty()) {
-      throw UsageError(fmt::format("{}: has {} already; choose another --prefix or add --overwrite", f.input.string(), fmt::join(there, ", ")));
+      throw UsageError(
+          fmt::format("{}: has {} already; choose another --prefix or add --overwrite", f.input.string(), fmt::join(there, ", ")));
     }
   }
   const Texts texts = Texts::read(f.texts);
   const LoadedModel model = load_model(f.model, {.storage = precision_of(f.common, Work::inference), .queue = queue_of(f.common)});
   CellRunOptions options;
-  options.input = f.input, options.counts = counts_options(f.counts, model.facts.genes), options.low_coverage = f.counts.low_coverage(), options.texts = &texts;
-  options.annotate.alpha = f.alpha, options.annotate.top_k = f.top_k, options.annotate.temperature = static_cast<float>(model.facts.temperature);
+  options.input = f.input, options.counts = counts_options(f.counts, model.facts.genes), options.low_coverage = f.counts.low_coverage(),
+  options.texts = &texts;
+  options.annotate.alpha = f.alpha, options.annotate.top_k = f.top_k,
+  options.annotate.temperature = static_cast<float>(model.facts.temperature);
   options.annotate.score = f.score == "logit" ? ScoreKind::logit : ScoreKind::published;
   options.say = [&](const std::string& line) { say(f.common, line); };
-  AnnDataWriter out = AnnDataWriter::copy_of(f.input, f.out, f.overwrite ? Existing::replace : Existing::refuse);  // an output that cannot be written is said now
+  AnnDataWriter out = AnnDataWriter::copy_of(
+      f.input, f.out, f.overwrite ? Existing::replace : Existing::refuse);  // an output that cannot be written is said now
   const CellRun run = run_cells(model, options);
   const Labels labels = labels_of(run);
   write(out, f, model, texts, run, labels);
@@ -142,15 +168,20 @@ void run_annotate(const Flags& f) {
 }  // namespace
 
 void register_annotate(CLI::App& program) {
-  CLI::App* c = add_command(program, "annotate", "label cells by texts the model may never have seen (scores compare only within one list of texts)",
-                            "langcell annotate new.h5ad --model model --texts types.json --out labelled.h5ad");
+  CLI::App* c =
+      add_command(program, "annotate", "label cells by texts the model may never have seen (scores compare only within one list of texts)",
+                  "langcell annotate new.h5ad --model model --texts types.json --out labelled.h5ad");
   const auto f = std::make_shared<Flags>();
   c->add_option("IN", f->input, "cells (.h5ad)")->required();
   c->add_option("--model", f->model, "a model folder")->required()->type_name("DIR");
   c->add_option("--texts", f->texts, "label to text, or list of texts (JSON)")->required()->type_name("T.json");
   c->add_option("--out", f->out, "the input plus results")->required()->type_name("OUT.h5ad");
-  c->add_option("--alpha", f->alpha, "weight of similarity; 1 - alpha that of matching")->check(CLI::Range(0.0, 1.0))->capture_default_str();
-  c->add_option("--score", f->score, "published: softmax over match probabilities; logit: over match logits")->check(CLI::IsMember({"published", "logit"}))->capture_default_str();
+  c->add_option("--alpha", f->alpha, "weight of similarity; 1 - alpha that of matching")
+      ->check(CLI::Range(0.0, 1.0))
+      ->capture_default_str();
+  c->add_option("--score", f->score, "published: softmax over match probabilities; logit: over match logits")
+      ->check(CLI::IsMember({"published", "logit"}))
+      ->capture_default_str();
   c->add_option("--top-k", f->top_k, "match the K most similar texts only; 0: all")->check(CLI::Range(0, 1000000))->capture_default_str();
   c->add_option("--prefix", f->prefix, "names of the results: PREFIX_label, X_PREFIX, uns/PREFIX")->capture_default_str();
   c->add_flag("--overwrite", f->overwrite, "replace an existing output and existing result keys");

@@ -1,4 +1,6 @@
 // One pass over a file: the shared body of annotate and embed.
+#include "tools/commands/cell_run.h"
+
 #include <fmt/format.h>
 
 #include <chrono>
@@ -8,7 +10,6 @@
 #include "engine/errors.h"
 #include "models/langcell/data/batches.h"
 #include "models/langcell/data/cell_tokens.h"
-#include "tools/commands/cell_run.h"
 #include "tools/commands/command.h"
 
 namespace lc {
@@ -29,12 +30,17 @@ std::vector<std::vector<TokenList>> text_tokens(const LoadedModel& model, const 
       list.push_back(e.ids);
     }
   }
-  if (!cut.empty()) warn(fmt::format("{} texts are longer than the {} tokens this model reads and are cut there: {}", cut.size(), model.config().max_text_tokens, fmt::join(cut, ", ")));
+  if (!cut.empty())
+    warn(fmt::format("{} texts are longer than the {} tokens this model reads and are cut there: {}", cut.size(),
+                     model.config().max_text_tokens, fmt::join(cut, ", ")));
   if (const std::string unknown = unknown_warning(model.facts.word_piece, texts.all()); !unknown.empty()) warn(unknown);
   return tokens;
 }
 
-template <class T> void append(std::vector<T>& to, const std::vector<T>& from) { to.insert(to.end(), from.begin(), from.end()); }
+template <class T>
+void append(std::vector<T>& to, const std::vector<T>& from) {
+  to.insert(to.end(), from.begin(), from.end());
+}
 
 class Progress {
  public:
@@ -73,9 +79,14 @@ CellRun run_cells(const LoadedModel& model, const CellRunOptions& options) {
   std::optional<Annotator> annotator;
   if (options.texts) annotator.emplace(*model.model, text_tokens(model, *options.texts), options.annotate);
   const int max_tokens = model.config().max_cell_tokens;
-  const CellTokenizer tokenizer(model.facts.genes, counts.gene_ids(), max_tokens);  // one gene more than the model reads, to know who is cut
-  options.say(fmt::format("{} cells{}; results take about {:.0f} MiB", counts.n_cells(), options.texts ? fmt::format(" x {} texts", options.texts->labels.size()) : "",
-                          static_cast<double>(counts.n_cells()) * (model.config().projection + (options.texts ? 4.0 * static_cast<double>(options.texts->labels.size()) : model.config().cell.width)) * 4 / 1048576.0));
+  const CellTokenizer tokenizer(model.facts.genes, counts.gene_ids(),
+                                max_tokens);  // one gene more than the model reads, to know who is cut
+  options.say(fmt::format("{} cells{}; results take about {:.0f} MiB", counts.n_cells(),
+                          options.texts ? fmt::format(" x {} texts", options.texts->labels.size()) : "",
+                          static_cast<double>(counts.n_cells()) *
+                              (model.config().projection +
+                               (options.texts ? 4.0 * static_cast<double>(options.texts->labels.size()) : model.config().cell.width)) *
+                              4 / 1048576.0));
   Progress progress(counts.n_cells(), options.say);
   counts.for_each_block(kCellsAtOnce, [&](const CsrBlock& block) {
     const CellTokens tokens = tokenizer.encode(block.view());
@@ -88,10 +99,13 @@ CellRun run_cells(const LoadedModel& model, const CellRunOptions& options) {
     const CellScores part = annotator ? (*annotator)(cells) : embed_cells(*model.model, cells, options.annotate.tokens_per_batch);
     CellScores& all = run.scores;
     all.cells += part.cells, all.labels = part.labels, all.projection = part.projection;
-    append(all.z, part.z), append(all.cls, part.cls), append(all.similarity, part.similarity), append(all.match, part.match), append(all.score, part.score);
+    append(all.z, part.z), append(all.cls, part.cls), append(all.similarity, part.similarity), append(all.match, part.match),
+        append(all.score, part.score);
     progress.at(static_cast<std::uint64_t>(all.cells));
   });
-  if (run.cut_cells > 0) options.say(fmt::format("{} of {} cells have more genes than the {} tokens this model reads; their best are used", run.cut_cells, run.scores.cells, max_tokens));
+  if (run.cut_cells > 0)
+    options.say(fmt::format("{} of {} cells have more genes than the {} tokens this model reads; their best are used", run.cut_cells,
+                            run.scores.cells, max_tokens));
   return run;
 }
 
@@ -124,8 +138,10 @@ Labels labels_of(const CellRun& run) {
     out.label[c] = static_cast<std::int32_t>(best), out.second[c] = static_cast<std::int32_t>(second);
     out.score[c] = score[best], out.margin[c] = score[best] - score[second];
     out.entropy[c] = static_cast<float>(entropy / std::log(static_cast<double>(labels)));
-    if (any) out.final[c] = static_cast<std::int32_t>(best);
-    else out.reason[c] = "low_match";
+    if (any)
+      out.final[c] = static_cast<std::int32_t>(best);
+    else
+      out.reason[c] = "low_match";
   }
   return out;
 }

@@ -13,19 +13,19 @@
 
 namespace lc {
 
-struct CellRun {  // what one pass over a file gives; n cells in the file's order
-  CellScores scores;                   // without texts: z and cls alone
-  std::vector<char> has_genes;         // (n) a vocabulary gene was there
+struct CellRun {                // what one pass over a file gives; n cells in the file's order
+  CellScores scores;            // without texts: z and cls alone
+  std::vector<char> has_genes;  // (n) a vocabulary gene was there
   Coverage figures;
   std::string counts_source;
-  std::uint64_t cut_cells = 0;         // cells with more genes than the model reads
+  std::uint64_t cut_cells = 0;  // cells with more genes than the model reads
 };
 
 struct CellRunOptions {
   std::filesystem::path input;
   CountsOptions counts;
   LowCoverage low_coverage = LowCoverage::refuse;
-  const Texts* texts = nullptr;        // null: embed only
+  const Texts* texts = nullptr;  // null: embed only
   AnnotateOptions annotate;
   std::function<void(const std::string&)> say = [](const std::string&) {};
 };
@@ -36,7 +36,7 @@ CellRun run_cells(const LoadedModel& model, const CellRunOptions& options);
 struct Labels {
   std::vector<std::int32_t> label, final, second;  // index into the texts, −1: none
   std::vector<float> score, margin, similarity, match, entropy;
-  std::vector<std::string> reason;                 // ok no_genes low_match
+  std::vector<std::string> reason;  // ok no_genes low_match
 };
 Labels labels_of(const CellRun& run);
 

@@ -6,15 +6,17 @@
 #include <cstdio>
 
 #include "engine/errors.h"
+#include "engine/machine.h"
 #include "engine/memory.h"
 #include "engine/profile.h"
-#include "engine/machine.h"
 
 namespace lc {
 
 void add_common_options(CLI::App& command, Common& c) {
   command.add_option("--device", c.device, "auto, cpu or cuda[:N]")->capture_default_str();
-  command.add_option("--precision", c.precision, "auto, fp32 or bf16")->check(CLI::IsMember({"auto", "fp32", "bf16"}))->capture_default_str();
+  command.add_option("--precision", c.precision, "auto, fp32 or bf16")
+      ->check(CLI::IsMember({"auto", "fp32", "bf16"}))
+      ->capture_default_str();
   command.add_option("--threads", c.threads, "threads; 0: all cores")->check(CLI::Range(0, 4096))->capture_default_str();
   command.add_option("--seed", c.seed, "seed of everything random")->capture_default_str();
   command.add_flag("--quiet", c.quiet, "no progress on standard error");
@@ -32,7 +34,8 @@ void begin(const Common& c) {
 void end(const Common& c) {
   if (!c.profile) return;
   const MachinePeak peak = measure_peak();
-  fmt::print(stderr, "{}peak of this machine, measured now on {} threads: {:.0f} GFLOP/s (float FMA), {:.1f} GB/s (memcpy)\n", profile_table(peak.gflops, peak.gbytes), omp_get_max_threads(), peak.gflops, peak.gbytes);
+  fmt::print(stderr, "{}peak of this machine, measured now on {} threads: {:.0f} GFLOP/s (float FMA), {:.1f} GB/s (memcpy)\n",
+             profile_table(peak.gflops, peak.gbytes), omp_get_max_threads(), peak.gflops, peak.gbytes);
 }
 
 Queue queue_of(const Common& c) {

@@ -15,7 +15,8 @@ void add_counts_flags(CLI::App& command, CountsFlags& flags) {
 }
 
 CountsOptions counts_options(const CountsFlags& flags) {
-  if (flags.gene_names) throw UsageError("--gene-names: a vocabulary from data needs Ensembl ids in the file; give --genes to a command that has it");
+  if (flags.gene_names)
+    throw UsageError("--gene-names: a vocabulary from data needs Ensembl ids in the file; give --genes to a command that has it");
   CountsOptions options;
   options.layer = flags.layer;
   options.fractional = flags.fractional_counts ? FractionalCounts::accept : FractionalCounts::refuse;

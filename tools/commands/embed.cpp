@@ -26,31 +26,45 @@ void run_embed(const Flags& f) {
   if (f.out.extension() != ".h5ad") throw UsageError(fmt::format("--out: wanted a name ending in .h5ad, got '{}'", f.out.string()));
   refuse_same_file(f.input, f.out);
   if (!f.overwrite) {
-    if (std::filesystem::exists(f.out)) throw UsageError(fmt::format("{}: exists already; choose another --out or add --overwrite", f.out.string()));
-    if (const auto there = keys_present(f.input, std::vector<std::string>{"obsm/X_langcell", "obsm/X_langcell_cls", "uns/langcell"}); !there.empty()) {
+    if (std::filesystem::exists(f.out))
+      throw UsageError(fmt::format("{}: exists already; choose another --out or add --overwrite", f.out.string()));
+    if (const auto there = keys_present(f.input, std::vector<std::string>{"obsm/X_langcell", "obsm/X_langcell_cls", "uns/langcell"});
+        !there.empty()) {
       throw UsageError(fmt::format("{}: has {} already; add --overwrite", f.input.string(), fmt::join(there, ", ")));
     }
   }
   const LoadedModel model = load_model(f.model, {.storage = precision_of(f.common, Work::inference), .queue = queue_of(f.common)});
-  if (model.config().projection == 0 && !f.cls) throw ModelError(fmt::format("{}: this model has no projection, so no z; add --cls for the hidden state of position 0", f.model.string()));
+  if (model.config().projection == 0 && !f.cls)
+    throw ModelError(
+        fmt::format("{}: this model has no projection, so no z; add --cls for the hidden state of position 0", f.model.string()));
   CellRunOptions options;
   options.input = f.input, options.counts = counts_options(f.counts, model.facts.genes), options.low_coverage = f.counts.low_coverage();
   options.say = [&](const std::string& line) { say(f.common, line); };
-  AnnDataWriter out = AnnDataWriter::copy_of(f.input, f.out, f.overwrite ? Existing::replace : Existing::refuse);  // an output that cannot be written is said now
+  AnnDataWriter out = AnnDataWriter::copy_of(
+      f.input, f.out, f.overwrite ? Existing::replace : Existing::refuse);  // an output that cannot be written is said now
   const CellRun run = run_cells(model, options);
   if (run.scores.projection > 0) out.obsm("X_langcell", run.scores.z, static_cast<std::uint64_t>(run.scores.projection));
   if (f.cls) out.obsm("X_langcell_cls", run.scores.cls, static_cast<std::uint64_t>(model.config().cell.width));
-  out.uns("langcell", {{"version", build::kVersion}, {"model_hash", model.hash}, {"counts", run.counts_source}, {"id_match", run.figures.id_match}, {"counts_known", run.figures.counts_known}, {"breadth", run.figures.breadth}});
+  out.uns("langcell", {{"version", build::kVersion},
+                       {"model_hash", model.hash},
+                       {"counts", run.counts_source},
+                       {"id_match", run.figures.id_match},
+                       {"counts_known", run.figures.counts_known},
+                       {"breadth", run.figures.breadth}});
   out.commit();
-  if (f.common.json) fmt::print("{}\n", nlohmann::ordered_json{{"out", f.out.string()}, {"cells", run.scores.cells}, {"width", run.scores.projection}}.dump());
-  else fmt::print("written: {} (obsm/X_langcell, {} x {})\n", f.out.string(), run.scores.cells, run.scores.projection);
+  if (f.common.json)
+    fmt::print("{}\n",
+               nlohmann::ordered_json{{"out", f.out.string()}, {"cells", run.scores.cells}, {"width", run.scores.projection}}.dump());
+  else
+    fmt::print("written: {} (obsm/X_langcell, {} x {})\n", f.out.string(), run.scores.cells, run.scores.projection);
   end(f.common);
 }
 
 }  // namespace
 
 void register_embed(CLI::App& program) {
-  CLI::App* c = add_command(program, "embed", "embed cells: unit vectors that neighbours, UMAP and clustering can use", "langcell embed cells.h5ad --model model --out embedded.h5ad");
+  CLI::App* c = add_command(program, "embed", "embed cells: unit vectors that neighbours, UMAP and clustering can use",
+                            "langcell embed cells.h5ad --model model --out embedded.h5ad");
   const auto f = std::make_shared<Flags>();
   c->add_option("IN", f->input, "cells (.h5ad)")->required();
   c->add_option("--model", f->model, "a model folder")->required()->type_name("DIR");

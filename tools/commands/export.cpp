@@ -1,10 +1,11 @@
 // langcell export: a model folder as the bundle that the published code and transformers load.
+#include "models/langcell/pretrained/export.h"
+
 #include <fmt/format.h>
 
 #include <memory>
 #include <nlohmann/json.hpp>
 
-#include "models/langcell/pretrained/export.h"
 #include "tools/commands/command.h"
 
 namespace lc {
@@ -20,14 +21,17 @@ void run(const Flags& f) {
   begin(f.common);
   const LoadedModel model = load_model(f.model);
   export_bundle(f.out, model, f.overwrite ? Existing::replace : Existing::refuse);
-  if (f.common.json) fmt::print("{}\n", nlohmann::ordered_json{{"bundle", f.out.string()}, {"text_tower", model.model->has_text()}}.dump());
-  else fmt::print("bundle: {}{}\n", f.out.string(), model.model->has_text() ? "" : " (cell tower alone: this model has no text tower)");
+  if (f.common.json)
+    fmt::print("{}\n", nlohmann::ordered_json{{"bundle", f.out.string()}, {"text_tower", model.model->has_text()}}.dump());
+  else
+    fmt::print("bundle: {}{}\n", f.out.string(), model.model->has_text() ? "" : " (cell tower alone: this model has no text tower)");
 }
 
 }  // namespace
 
 void register_export(CLI::App& program) {
-  CLI::App* c = add_command(program, "export", "write a model folder in the layout of the published bundle (torch files)", "langcell export --model model --out bundle");
+  CLI::App* c = add_command(program, "export", "write a model folder in the layout of the published bundle (torch files)",
+                            "langcell export --model model --out bundle");
   const auto f = std::make_shared<Flags>();
   c->add_option("--model", f->model, "the model folder")->required()->type_name("M");
   c->add_option("--out", f->out, "the folder to write")->required()->type_name("DIR");

@@ -46,13 +46,15 @@ Json json_of(const TensorAccount& a) {
 
 void run(const Flags& f) {
   begin(f.common);
-  if (f.langcell.empty() == f.cell_model.empty()) throw UsageError("import: give either --langcell DIR (a LangCell bundle) or --cell-model DIR (a Geneformer)");
+  if (f.langcell.empty() == f.cell_model.empty())
+    throw UsageError("import: give either --langcell DIR (a LangCell bundle) or --cell-model DIR (a Geneformer)");
   const fs::path& folder = f.langcell.empty() ? f.cell_model : f.langcell;
   std::error_code ignored;
   if (!fs::is_directory(folder, ignored)) throw ModelError(fmt::format("{}: no such folder; check the path", folder.string()));
   AtomicFolder out(f.out, f.overwrite ? Existing::replace : Existing::refuse);
   const GeneVocabulary genes = genes_of(f, folder);
-  const ImportedModel model = f.langcell.empty() ? import_geneformer(folder, genes, f.common.seed) : import_bundle({folder, genes, text_vocab_of(f)});
+  const ImportedModel model =
+      f.langcell.empty() ? import_geneformer(folder, genes, f.common.seed) : import_bundle({folder, genes, text_vocab_of(f)});
   write_model(out.partial_path(), *model.loaded.model, model.loaded.facts);
   write_manifest(out.partial_path());
   out.commit();
@@ -61,20 +63,26 @@ void run(const Flags& f) {
     parts.push_back(json_of(a));
     say(f.common, text_of(a));
   }
-  if (f.common.json) fmt::print("{}\n", Json{{"model", f.out.string()}, {"parts", parts}}.dump());
-  else fmt::print("model: {} ({})\n", f.out.string(), model.loaded.config().preset);
+  if (f.common.json)
+    fmt::print("{}\n", Json{{"model", f.out.string()}, {"parts", parts}}.dump());
+  else
+    fmt::print("model: {} ({})\n", f.out.string(), model.loaded.config().preset);
 }
 
 }  // namespace
 
 void register_import(CLI::App& program) {
-  CLI::App* c = add_command(program, "import", "bring in the published LangCell bundle, or a Geneformer, as a model folder", "langcell import --langcell bundle --genes genes.tsv --out model");
+  CLI::App* c = add_command(program, "import", "bring in the published LangCell bundle, or a Geneformer, as a model folder",
+                            "langcell import --langcell bundle --genes genes.tsv --out model");
   const auto f = std::make_shared<Flags>();
-  c->add_option("--langcell", f->langcell, "a LangCell bundle: cell_bert/, text_bert/, cell_proj.bin, text_proj.bin, ctm_head.bin")->type_name("DIR");
-  c->add_option("--cell-model", f->cell_model, "a Geneformer V1 folder: config.json and weights; <cls> becomes a new row")->type_name("DIR");
+  c->add_option("--langcell", f->langcell, "a LangCell bundle: cell_bert/, text_bert/, cell_proj.bin, text_proj.bin, ctm_head.bin")
+      ->type_name("DIR");
+  c->add_option("--cell-model", f->cell_model, "a Geneformer V1 folder: config.json and weights; <cls> becomes a new row")
+      ->type_name("DIR");
   c->add_option("--genes", f->genes, "the genes of its tokens; by default DIR/genes.tsv")->type_name("G.tsv");
   add_geneformer_options(*c, f->geneformer_tokens, f->geneformer_medians);
-  c->add_option("--text-vocab", f->text_vocab, "WordPiece vocabulary; by default DIR/vocab.txt, then DIR/text_bert/vocab.txt")->type_name("vocab.txt");
+  c->add_option("--text-vocab", f->text_vocab, "WordPiece vocabulary; by default DIR/vocab.txt, then DIR/text_bert/vocab.txt")
+      ->type_name("vocab.txt");
   c->add_option("--out", f->out, "the model folder to write")->required()->type_name("MODEL");
   c->add_flag("--overwrite", f->overwrite, "replace an existing model folder");
   add_common_options(*c, f->common);

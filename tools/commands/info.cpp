@@ -29,14 +29,10 @@ struct Flags {
 Json machine() {
   unsigned major = 0, minor = 0, release = 0;
   H5get_libversion(&major, &minor, &release);
-  return {{"langcell", build::kVersion},
-          {"build", fmt::format("{}, {}", build::kCompiler, build::kType)},
-          {"devices", Json::array({"cpu"})},
-          {"cuda", build::kCuda ? "compiled in" : "not compiled in"},
-          {"instruction_set", instruction_set()},
-          {"amx", cpu_has_amx()},
-          {"threads", omp_get_max_threads()},
-          {"hdf5", fmt::format("{}.{}.{}", major, minor, release)}};
+  return {{"langcell", build::kVersion},          {"build", fmt::format("{}, {}", build::kCompiler, build::kType)},
+          {"devices", Json::array({"cpu"})},      {"cuda", build::kCuda ? "compiled in" : "not compiled in"},
+          {"instruction_set", instruction_set()}, {"amx", cpu_has_amx()},
+          {"threads", omp_get_max_threads()},     {"hdf5", fmt::format("{}.{}.{}", major, minor, release)}};
 }
 
 Json describe_corpus(const fs::path& path, const Flags& f) {
@@ -44,13 +40,21 @@ Json describe_corpus(const fs::path& path, const Flags& f) {
   if (f.verify) c.verify();
   Json inputs = Json::array();
   for (const CorpusInput& i : c.inputs()) inputs.push_back(fmt::format("{} ({} cells, {})", i.file, i.cells, i.counts));
-  return {{"what", "corpus"}, {"cells", c.cells()}, {"tokens", c.tokens()}, {"genes", c.vocabulary().genes().size()}, {"labels", c.texts().labels.size()},
-          {"texts", c.all_texts().size()}, {"from", inputs}, {"content", c.content_hash()}, {"verified", f.verify}};
+  return {{"what", "corpus"},
+          {"cells", c.cells()},
+          {"tokens", c.tokens()},
+          {"genes", c.vocabulary().genes().size()},
+          {"labels", c.texts().labels.size()},
+          {"texts", c.all_texts().size()},
+          {"from", inputs},
+          {"content", c.content_hash()},
+          {"verified", f.verify}};
 }
 
 Json describe_counts(const fs::path& path) {
   const CountMatrix m = open_counts(path);
-  return {{"what", "annotated data"}, {"cells", m.n_cells()}, {"genes", m.n_genes()}, {"counts", m.source()}, {"notes", m.notes()}, {"warnings", m.warnings()}, {"obs", m.obs_columns()}};
+  return {{"what", "annotated data"}, {"cells", m.n_cells()},     {"genes", m.n_genes()},  {"counts", m.source()},
+          {"notes", m.notes()},       {"warnings", m.warnings()}, {"obs", m.obs_columns()}};
 }
 
 Json describe_model(const fs::path& path, const Flags& f) {
@@ -58,9 +62,21 @@ Json describe_model(const fs::path& path, const Flags& f) {
   std::int64_t parameters = 0;
   for (const NamedParameter& p : m.model->parameters().named()) parameters += p.shape.count();
   const LangCellConfig& c = m.config();
-  const auto tower = [](const TowerConfig& t) { return fmt::format("{} layers, {} wide, {} heads, FFN {}, vocabulary {}", t.layers, t.width, t.heads, t.ffn, t.vocabulary); };
-  return {{"what", "model folder"}, {"preset", c.preset}, {"parameters", parameters}, {"cell_tower", tower(c.cell)}, {"text_tower", m.model->has_text() ? tower(c.text) : "none"}, {"projection", c.projection},
-          {"max_cell_tokens", c.max_cell_tokens}, {"max_text_tokens", c.max_text_tokens}, {"mgm_head", m.model->has_mgm_head()}, {"hash", m.hash}, {"history", m.facts.history}, {"verified", f.verify}};
+  const auto tower = [](const TowerConfig& t) {
+    return fmt::format("{} layers, {} wide, {} heads, FFN {}, vocabulary {}", t.layers, t.width, t.heads, t.ffn, t.vocabulary);
+  };
+  return {{"what", "model folder"},
+          {"preset", c.preset},
+          {"parameters", parameters},
+          {"cell_tower", tower(c.cell)},
+          {"text_tower", m.model->has_text() ? tower(c.text) : "none"},
+          {"projection", c.projection},
+          {"max_cell_tokens", c.max_cell_tokens},
+          {"max_text_tokens", c.max_text_tokens},
+          {"mgm_head", m.model->has_mgm_head()},
+          {"hash", m.hash},
+          {"history", m.facts.history},
+          {"verified", f.verify}};
 }
 
 Json describe_run(const fs::path& path) {
@@ -73,7 +89,10 @@ Json describe_run(const fs::path& path) {
     for (const auto& e : fs::directory_iterator(path / "checkpoints")) checkpoints.push_back(e.path().filename().string());
   }
   std::sort(checkpoints.begin(), checkpoints.end());
-  return {{"what", "run folder"}, {"finished", has_manifest(path / "model")}, {"checkpoints", checkpoints}, {"last_line", Json::parse(last, nullptr, false)}};
+  return {{"what", "run folder"},
+          {"finished", has_manifest(path / "model")},
+          {"checkpoints", checkpoints},
+          {"last_line", Json::parse(last, nullptr, false)}};
 }
 
 Json describe(const Flags& f) {
@@ -99,14 +118,16 @@ void run(const Flags& f) {
       continue;
     }
     bool first = true;
-    for (const auto& v : value) fmt::print("{:<16} {}\n", std::exchange(first, false) ? key : "", v.is_string() ? v.get<std::string>() : v.dump());
+    for (const auto& v : value)
+      fmt::print("{:<16} {}\n", std::exchange(first, false) ? key : "", v.is_string() ? v.get<std::string>() : v.dump());
   }
 }
 
 }  // namespace
 
 void register_info(CLI::App& program) {
-  CLI::App* c = add_command(program, "info", "what this build and machine are, or what a file or folder is and holds", "langcell info\n  langcell info model --verify");
+  CLI::App* c = add_command(program, "info", "what this build and machine are, or what a file or folder is and holds",
+                            "langcell info\n  langcell info model --verify");
   const auto f = std::make_shared<Flags>();
   c->add_option("FILE", f->file, "an .h5ad, a corpus, a model folder or a run folder");
   c->add_flag("--verify", f->verify, "read everything once and compare hashes");

@@ -1,4 +1,6 @@
 // langcell pretrain: stages 1 and 2 from a configuration and corpora to RUN/model.
+#include "train/pretrain.h"
+
 #include <fmt/format.h>
 
 #include <memory>
@@ -6,7 +8,6 @@
 
 #include "tools/commands/command.h"
 #include "tools/report/run_report.h"
-#include "train/pretrain.h"
 
 namespace lc {
 namespace {
@@ -37,15 +38,20 @@ void run_pretrain(const Flags& f) {
   const PretrainOutcome outcome = pretrain(setup, *alone);
   std::error_code unknown;
   if (outcome.steps > 0 || !std::filesystem::exists(f.run / "report.html", unknown)) report::write_run_report(f.run, f.run / "report.html");
-  if (common.json) fmt::print("{}\n", nlohmann::ordered_json{{"model", outcome.model.string()}, {"steps", outcome.steps}, {"seconds", outcome.seconds}}.dump());
-  else fmt::print("model: {} ({} steps in {:.0f} s; report: {})\n", outcome.model.string(), outcome.steps, outcome.seconds, (f.run / "report.html").string());
+  if (common.json)
+    fmt::print("{}\n",
+               nlohmann::ordered_json{{"model", outcome.model.string()}, {"steps", outcome.steps}, {"seconds", outcome.seconds}}.dump());
+  else
+    fmt::print("model: {} ({} steps in {:.0f} s; report: {})\n", outcome.model.string(), outcome.steps, outcome.seconds,
+               (f.run / "report.html").string());
   end(common);
 }
 
 }  // namespace
 
 void register_pretrain(CLI::App& program) {
-  CLI::App* c = add_command(program, "pretrain", "pre-train a cell and a text encoder on corpora", "langcell pretrain --config run.toml --run runs/first --set train.batch_size=64");
+  CLI::App* c = add_command(program, "pretrain", "pre-train a cell and a text encoder on corpora",
+                            "langcell pretrain --config run.toml --run runs/first --set train.batch_size=64");
   const auto f = std::make_shared<Flags>();
   c->add_option("--config", f->config, "configuration (TOML); every key has a default")->type_name("F.toml");
   c->add_option("--run", f->run, "the run folder: log, checkpoints, model, report")->required()->type_name("DIR");

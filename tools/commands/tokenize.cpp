@@ -2,12 +2,12 @@
 #include "tools/commands/tokenize.h"
 
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
 
 #include <algorithm>
 #include <chrono>
 #include <map>
 #include <memory>
+#include <nlohmann/json.hpp>
 
 #include "engine/errors.h"
 #include "models/langcell/data/cell_tokens.h"
@@ -53,21 +53,24 @@ std::uint64_t check_labels(const TokenizeOptions& options) {
   if (unknown.empty() || options.texts.labels.empty() || options.missing == MissingLabels::keep) return cells;
   std::vector<std::string> listed;
   for (const auto& [label, count] : unknown) listed.push_back(fmt::format("'{}' ({} cells)", label, count));
-  throw DataError(fmt::format("obs/{}: {} labels have no text: {}; add them to the texts, or keep such cells without a text with --allow-missing",
-                              options.label_key, unknown.size(), fmt::join(listed, ", ")));
+  throw DataError(
+      fmt::format("obs/{}: {} labels have no text: {}; add them to the texts, or keep such cells without a text with --allow-missing",
+                  options.label_key, unknown.size(), fmt::join(listed, ", ")));
 }
 
 // ---- one file
 
 class Progress {
  public:
-  Progress(const TokenizeOptions& options, std::string what, std::uint64_t total) : options_(options), what_(std::move(what)), total_(total) {}
+  Progress(const TokenizeOptions& options, std::string what, std::uint64_t total)
+      : options_(options), what_(std::move(what)), total_(total) {}
   void at(std::uint64_t done) {
     const auto now = std::chrono::steady_clock::now();
     if (now - last_ < std::chrono::seconds(5) || done == 0) return;
     last_ = now;
     const double seconds = std::chrono::duration<double>(now - start_).count(), rate = static_cast<double>(done) / seconds;
-    options_.say(fmt::format("{}: {} of {} cells, {:.0f} cells/s, {:.0f} s left", what_, done, total_, rate, static_cast<double>(total_ - done) / rate));
+    options_.say(fmt::format("{}: {} of {} cells, {:.0f} cells/s, {:.0f} s left", what_, done, total_, rate,
+                             static_cast<double>(total_ - done) / rate));
   }
 
  private:
@@ -110,8 +113,10 @@ class Names {  // of cells, read by blocks where the file allows it
  public:
   explicit Names(const Frame& obs) {
     const Hdf5 index = obs.group().at(obs.index_name());
-    if (index.is_dataset() && index.kind() == H5Kind::text) by_block_.push_back(index);
-    else all_ = obs.index();
+    if (index.is_dataset() && index.kind() == H5Kind::text)
+      by_block_.push_back(index);
+    else
+      all_ = obs.index();
   }
   std::vector<std::string> read(std::uint64_t begin, std::uint64_t end) const {
     if (!by_block_.empty()) return by_block_.front().read_strings(begin, end);
@@ -151,7 +156,8 @@ CorpusInput add_file(const TokenizeOptions& options, const fs::path& path, Corpu
     indptr.assign(block.offsets.begin(), block.offsets.end());
     const CountBlock view{indptr, block.genes, block.values};
     const CellTokens tokens = tokenizer.encode(view);
-    const auto prints = options.duplicates == Duplicates::drop ? tokenizer.fingerprints(view, kGenesToTellApart) : std::vector<std::uint64_t>(block.rows(), 0);
+    const auto prints = options.duplicates == Duplicates::drop ? tokenizer.fingerprints(view, kGenesToTellApart)
+                                                               : std::vector<std::uint64_t>(block.rows(), 0);
     const auto names_here = names.read(block.first, block.first + block.rows());
     for (size_t row = 0; row < block.rows(); ++row) {
       ++tally.read;
@@ -199,13 +205,15 @@ void show_text_ids(const Flags& flags) {
   const WordPiece pieces = WordPiece::read(vocabulary);
   const JsonFile config(tower / "config.json");
   pieces.require_fits(config.get<std::int64_t>("vocab_size"), vocabulary.string());
-  const auto longest = JsonFile(flags.model / "config.json").get_or<std::int64_t>("max_text_tokens", config.get<std::int64_t>("max_position_embeddings"));
+  const auto longest =
+      JsonFile(flags.model / "config.json").get_or<std::int64_t>("max_text_tokens", config.get<std::int64_t>("max_position_embeddings"));
   nlohmann::ordered_json out = {{"texts", nlohmann::ordered_json::array()}};
   for (const LabelTexts& entry : texts.labels) {
     auto ids = nlohmann::ordered_json::array();
     for (const std::string& text : entry.texts) {
       const EncodedText encoded = pieces.encode(text, longest);
-      if (encoded.pieces > longest) warn(fmt::format("the text of '{}' has {} tokens and is cut to {}", entry.label, encoded.pieces, longest));
+      if (encoded.pieces > longest)
+        warn(fmt::format("the text of '{}' has {} tokens and is cut to {}", entry.label, encoded.pieces, longest));
       if (!flags.common.json) fmt::print("{}\t{}\n", entry.label, fmt::join(encoded.ids, " "));
       ids.push_back(encoded.ids);
     }
@@ -223,7 +231,8 @@ void run(const Flags& flags) {
     return show_text_ids(flags);
   }
   if (flags.genes.empty() || flags.out.empty()) throw UsageError("tokenize: --genes and --out are needed");
-  if (!flags.texts.empty() && flags.label_key.empty()) throw UsageError("tokenize: --texts needs --label-key, the column of obs that names a cell's text");
+  if (!flags.texts.empty() && flags.label_key.empty())
+    throw UsageError("tokenize: --texts needs --label-key, the column of obs that names a cell's text");
   require_not_an_input(flags.out, std::vector<fs::path>{flags.genes, flags.texts});
   TokenizeOptions options;
   options.inputs = flags.inputs;
@@ -277,8 +286,9 @@ std::string funnel_table(const Funnel& funnel) {
 }
 
 void register_tokenize(CLI::App& program) {
-  CLI::App* command = add_command(program, "tokenize", "counts and texts to a corpus that pretrain reads",
-                                  "langcell tokenize cells.h5ad --genes genes.tsv --texts texts.json --label-key cell_type --out corpus.h5");
+  CLI::App* command =
+      add_command(program, "tokenize", "counts and texts to a corpus that pretrain reads",
+                  "langcell tokenize cells.h5ad --genes genes.tsv --texts texts.json --label-key cell_type --out corpus.h5");
   const auto flags = std::make_shared<Flags>();
   command->add_option("inputs", flags->inputs, "counts (.h5ad)")->type_name("IN.h5ad");
   command->add_option("--genes", flags->genes, "the gene vocabulary")->type_name("genes.tsv");

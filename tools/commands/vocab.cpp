@@ -2,9 +2,9 @@
 #include "tools/commands/vocab.h"
 
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
 
 #include <memory>
+#include <nlohmann/json.hpp>
 
 #include "engine/atomic_file.h"
 #include "engine/errors.h"
@@ -36,13 +36,16 @@ void publish(const VocabOptions& options, AtomicFile& file, const std::string& c
     fmt::print("{}\n", summary.dump());
     return;
   }
-  for (const auto& [key, value] : summary.items()) fmt::print("{:<8}{}\n", key, value.is_string() ? value.get<std::string>() : value.dump());
+  for (const auto& [key, value] : summary.items())
+    fmt::print("{:<8}{}\n", key, value.is_string() ? value.get<std::string>() : value.dump());
 }
 
 void run(const VocabOptions& options) {
   const bool geneformer = !options.geneformer_tokens.empty();
   if (!options.from.empty() + !options.texts.empty() + geneformer != 1) {
-    throw UsageError("vocab: give one of --from (counts to genes.tsv), --geneformer-tokens with --geneformer-medians (the same), --texts (texts to vocab.txt)");
+    throw UsageError(
+        "vocab: give one of --from (counts to genes.tsv), --geneformer-tokens with --geneformer-medians (the same), --texts (texts to "
+        "vocab.txt)");
   }
   begin(options.common);
   require_not_an_input(options.out, options.from);
@@ -55,7 +58,9 @@ void run(const VocabOptions& options) {
     if (const std::string warning = unknown_warning(pieces, all); !warning.empty()) warn(warning);
     publish(options, file, pieces.text(), {{"out", options.out.string()}, {"pieces", pieces.size()}, {"texts", all.size()}});
   } else {
-    const GeneVocabulary genes = geneformer ? read_geneformer_dictionaries(options.geneformer_tokens, options.geneformer_medians) : gene_vocabulary_of(options.from, counts_options(options.counts), [&](const std::string& line) { say(options.common, line); });
+    const GeneVocabulary genes = geneformer ? read_geneformer_dictionaries(options.geneformer_tokens, options.geneformer_medians)
+                                            : gene_vocabulary_of(options.from, counts_options(options.counts),
+                                                                 [&](const std::string& line) { say(options.common, line); });
     publish(options, file, genes.tsv(), {{"out", options.out.string()}, {"genes", genes.genes().size()}, {"sha256", genes.hash()}});
   }
   end(options.common);
@@ -85,13 +90,15 @@ GeneVocabulary gene_vocabulary_of(std::span<const std::filesystem::path> files, 
 
 void add_geneformer_options(CLI::App& command, std::filesystem::path& tokens, std::filesystem::path& medians) {
   CLI::Option* first = command.add_option("--geneformer-tokens", tokens, "Geneformer V1's token_dictionary.pkl")->type_name("FILE");
-  CLI::Option* second = command.add_option("--geneformer-medians", medians, "Geneformer V1's gene_median_dictionary.pkl")->type_name("FILE");
+  CLI::Option* second =
+      command.add_option("--geneformer-medians", medians, "Geneformer V1's gene_median_dictionary.pkl")->type_name("FILE");
   first->needs(second), second->needs(first);
 }
 
 void register_vocab(CLI::App& program) {
-  CLI::App* command = add_command(program, "vocab", "make a vocabulary: genes.tsv from counts or Geneformer's dictionaries, or vocab.txt from texts",
-                                  "langcell vocab --from cells.h5ad --out genes.tsv\n  langcell vocab --texts texts.json --out vocab.txt");
+  CLI::App* command =
+      add_command(program, "vocab", "make a vocabulary: genes.tsv from counts or Geneformer's dictionaries, or vocab.txt from texts",
+                  "langcell vocab --from cells.h5ad --out genes.tsv\n  langcell vocab --texts texts.json --out vocab.txt");
   const auto options = std::make_shared<VocabOptions>();
   command->add_option("--from", options->from, "counts (.h5ad); medians are exact, over all files")->type_name("IN.h5ad");
   add_geneformer_options(*command, options->geneformer_tokens, options->geneformer_medians);

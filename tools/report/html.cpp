@@ -25,7 +25,10 @@ p.detail { font-size: 13px; max-width: 90ch; }
 .tile .value { font-size: 26px; font-weight: 650; line-height: 1.2; font-variant-numeric: tabular-nums; }
 .tile .detail { font-size: 12.5px; line-height: 1.4; }
 table { border-collapse: collapse; margin: 12px 0; font-size: 13.5px; font-variant-numeric: tabular-nums; }
-th { text-align: left; font-weight: 600; color: #5b6370; border-bottom: 1px solid #aab1bb; padding: 4px 14px 4px 0; vertical-align: bottom; }
+th {
+  text-align: left; font-weight: 600; color: #5b6370;
+  border-bottom: 1px solid #aab1bb; padding: 4px 14px 4px 0; vertical-align: bottom;
+}
 td { border-bottom: 1px solid #e8ebef; padding: 4px 14px 4px 0; vertical-align: top; overflow-wrap: anywhere; }
 th.right, td.right { text-align: right; overflow-wrap: normal; white-space: nowrap; }
 td:first-child { white-space: nowrap; }
@@ -39,7 +42,10 @@ figure > svg, .wide > svg { max-width: 100%; height: auto; }
 .legend { list-style: none; display: flex; flex-wrap: wrap; gap: 2px 18px; padding: 0; margin: 8px 0; font-size: 13px; }
 details { margin: 12px 0; }
 summary { cursor: pointer; color: #2f5d94; }
-pre { font: 12.5px/1.5 ui-monospace, "DejaVu Sans Mono", monospace; background: #f6f7f9; border: 1px solid #e3e6ea; border-radius: 6px; padding: 12px 14px; overflow-x: auto; }
+pre {
+  font: 12.5px/1.5 ui-monospace, "DejaVu Sans Mono", monospace; background: #f6f7f9;
+  border: 1px solid #e3e6ea; border-radius: 6px; padding: 12px 14px; overflow-x: auto;
+}
 footer { margin-top: 48px; border-top: 1px solid #d9dde3; padding-top: 10px; font-size: 12.5px; color: #5b6370; }
 @media print {
   main { max-width: none; padding: 0; }

@@ -44,12 +44,16 @@ MaskedSequences mask_genes(const Sequences& clean, const MaskRule& rule) {
     for (std::int32_t place = 0; place < clean.packing.lengths[b]; ++place, ++row) {
       const std::int32_t gene = clean.ids[row];
       if (gene < kFirstGene || gene >= rule.vocabulary - 1) continue;
-      const Philox r = philox<10>({{static_cast<std::uint32_t>(key), static_cast<std::uint32_t>(key >> 32), kMaskingSite, static_cast<std::uint32_t>(place)}}, rule.chance);
+      const Philox r = philox<10>(
+          {{static_cast<std::uint32_t>(key), static_cast<std::uint32_t>(key >> 32), kMaskingSite, static_cast<std::uint32_t>(place)}},
+          rule.chance);
       if (r.word[0] * unit >= rule.rate) continue;
       m.rows.push_back(row), m.labels.push_back(gene);
       const double what = r.word[1] * unit;
-      if (what < 0.8) m.sequences.ids[row] = kMask;
-      else if (what < 0.9) m.sequences.ids[row] = kFirstGene + static_cast<std::int32_t>(r.word[2] * unit * (rule.vocabulary - 1 - kFirstGene));
+      if (what < 0.8)
+        m.sequences.ids[row] = kMask;
+      else if (what < 0.9)
+        m.sequences.ids[row] = kFirstGene + static_cast<std::int32_t>(r.word[2] * unit * (rule.vocabulary - 1 - kFirstGene));
     }
   }
   return m;

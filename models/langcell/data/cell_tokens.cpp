@@ -1,11 +1,11 @@
 // The kernel does the arithmetic; this maps columns to tokens and packs the result.
 #include "models/langcell/data/cell_tokens.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <bit>
 #include <utility>
-
-#include <fmt/format.h>
 
 #include "engine/errors.h"
 #include "kernels/kernels.h"
@@ -80,13 +80,16 @@ std::vector<std::uint64_t> CellTokenizer::fingerprints(const CountBlock& block, 
     std::sort(pairs.begin(), pairs.end());
     size_t genes = 0;
     for (const auto& pair : pairs) {  // columns of one gene are one count
-      if (genes > 0 && pairs[genes - 1].first == pair.first) pairs[genes - 1].second += pair.second;
-      else pairs[genes++] = pair;
+      if (genes > 0 && pairs[genes - 1].first == pair.first)
+        pairs[genes - 1].second += pair.second;
+      else
+        pairs[genes++] = pair;
     }
     if (static_cast<std::int64_t>(genes) < min_genes) continue;
     std::uint64_t hash = genes;
     for (size_t i = 0; i < genes; ++i)
-      hash = mix(hash + 0x9e3779b97f4a7c15u + ((static_cast<std::uint64_t>(pairs[i].first) << 32) | std::bit_cast<std::uint32_t>(pairs[i].second)));
+      hash = mix(hash + 0x9e3779b97f4a7c15u +
+                 ((static_cast<std::uint64_t>(pairs[i].first) << 32) | std::bit_cast<std::uint32_t>(pairs[i].second)));
     prints[cell] = hash == 0 ? 1 : hash;
   }
   return prints;

@@ -10,7 +10,7 @@
 
 namespace lc {
 
-struct CellTokens {  // no <cls>; a cell without a known gene has length 0
+struct CellTokens {                   // no <cls>; a cell without a known gene has length 0
   std::vector<std::int64_t> offsets;  // (cells+1)
   std::vector<std::int32_t> tokens;
   std::int64_t cells() const { return static_cast<std::int64_t>(offsets.size()) - 1; }
@@ -27,7 +27,7 @@ class CellTokenizer {
   CellTokens encode(const CountBlock& block) const;  // DataError when a column is outside the matrix
 
   std::span<const std::int32_t> token_of_column() const { return token_of_column_; }  // -1: not in the vocabulary
-  std::int64_t known_genes() const { return known_genes_; }            // distinct vocabulary genes among the columns
+  std::int64_t known_genes() const { return known_genes_; }                           // distinct vocabulary genes among the columns
   std::int64_t repeated_columns() const { return repeated_columns_; }  // columns of a gene that an earlier column has: counts are summed
 
   // A number for each cell's sorted (token, count) pairs, equal for equal cells of any file; 0 for cells with fewer than min_genes.

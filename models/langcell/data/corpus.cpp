@@ -2,13 +2,12 @@
 #include "models/langcell/data/corpus.h"
 
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
-
-#include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
 #include "engine/errors.h"
@@ -39,7 +38,8 @@ struct Corpus::Map {
 };
 
 std::string Funnel::json() const {
-  nlohmann::ordered_json out = {{"read", read}, {"kept", kept}, {"dropped", nlohmann::ordered_json::object()}, {"noted", nlohmann::ordered_json::object()}};
+  nlohmann::ordered_json out = {
+      {"read", read}, {"kept", kept}, {"dropped", nlohmann::ordered_json::object()}, {"noted", nlohmann::ordered_json::object()}};
   for (const auto& [reason, count] : dropped) out["dropped"][reason] = count;
   for (const auto& [what, count] : noted) out["noted"][what] = count;
   return out.dump();
@@ -78,7 +78,8 @@ std::string ArrayHash::finish() {
 
 Corpus Corpus::open(const std::filesystem::path& path) {
   Hdf5 file = Hdf5::open(path);
-  if (file.text_or("format", "") != kFormat) throw DataError(fmt::format("{}: not a corpus; make one with: langcell tokenize", path.string()));
+  if (file.text_or("format", "") != kFormat)
+    throw DataError(fmt::format("{}: not a corpus; make one with: langcell tokenize", path.string()));
   if (file.integer("format_version") != kVersion)
     throw DataError(fmt::format("{}: corpus format {}, this program reads {}; tokenize the cells again", path.string(),
                                 file.integer("format_version"), kVersion));
@@ -87,20 +88,24 @@ Corpus Corpus::open(const std::filesystem::path& path) {
   return corpus;
 }
 
-Corpus::Corpus(std::filesystem::path path, Hdf5 file) : path_(std::move(path)), file_(std::move(file)), map_(std::make_shared<const Map>(path_)) {
+Corpus::Corpus(std::filesystem::path path, Hdf5 file)
+    : path_(std::move(path)), file_(std::move(file)), map_(std::make_shared<const Map>(path_)) {
   read_genes();
   read_texts();
   max_genes_ = file_.integer("max_genes");
   wide_ = file_.at("tokens").item_bytes() == sizeof(std::uint32_t);
-  if (wide_) wide_tokens_ = mapped<std::uint32_t>("tokens");
-  else narrow_tokens_ = mapped<std::uint16_t>("tokens");
+  if (wide_)
+    wide_tokens_ = mapped<std::uint32_t>("tokens");
+  else
+    narrow_tokens_ = mapped<std::uint16_t>("tokens");
   offsets_ = mapped<std::uint64_t>("offsets");
   text_id_ = mapped<std::int32_t>("text_id");
   group_id_ = mapped<std::int32_t>("group_id");
   type_id_ = mapped<std::int32_t>("type_id");
 }
 
-template <class T> Mapped<T> Corpus::mapped(const std::string& name) const {
+template <class T>
+Mapped<T> Corpus::mapped(const std::string& name) const {
   const Hdf5 dataset = file_.at(name);
   const std::uint64_t rows = dataset.rows();
   if (dataset.kind() != H5Kind::integer || dataset.item_bytes() != sizeof(T) || dataset.shape().size() != 1)
@@ -123,12 +128,14 @@ void Corpus::read_genes() {
     throw DataError(fmt::format("{}: the columns of the gene vocabulary differ in length", file_.where("genes")));
   std::vector<Gene> genes;
   for (size_t i = specials; i < rows; ++i) {
-    if (tokens[i] != static_cast<std::int32_t>(i)) throw DataError(fmt::format("{}: token ids are not 0, 1, 2, …", file_.where("genes/token_id")));
+    if (tokens[i] != static_cast<std::int32_t>(i))
+      throw DataError(fmt::format("{}: token ids are not 0, 1, 2, …", file_.where("genes/token_id")));
     genes.push_back({ids[i], names[i], medians[i]});
   }
   vocabulary_ = GeneVocabulary(std::move(genes));
   if (vocabulary_.hash() != file_.text("vocabulary_sha256"))
-    throw DataError(fmt::format("{}: the gene vocabulary does not have the hash that the file states; the file is damaged", file_.where("genes")));
+    throw DataError(
+        fmt::format("{}: the gene vocabulary does not have the hash that the file states; the file is damaged", file_.where("genes")));
 }
 
 void Corpus::read_texts() {
@@ -139,7 +146,8 @@ void Corpus::read_texts() {
     throw DataError(fmt::format("{}: its columns differ in length", file_.where("texts")));
   for (size_t i = 0; i < all_texts_.size(); ++i) {
     const auto group = static_cast<size_t>(group_of_text_[i]);
-    if (group_of_text_[i] < 0) throw DataError(fmt::format("{}: a text has the group {}", file_.where("texts/group_id"), group_of_text_[i]));
+    if (group_of_text_[i] < 0)
+      throw DataError(fmt::format("{}: a text has the group {}", file_.where("texts/group_id"), group_of_text_[i]));
     if (group != texts_.labels.size() && group + 1 != texts_.labels.size())
       throw DataError(fmt::format("{}: the texts of a group are not side by side", file_.where("texts/group_id")));
     if (group == texts_.labels.size()) {
@@ -159,7 +167,8 @@ void Corpus::check() const {
     sound = sound && text_id_[i] == (group_id_[i] < 0 ? -1 : first_text_of_group_[static_cast<size_t>(group_id_[i])]);
   }
   if (!sound)
-    throw DataError(fmt::format("{}: offsets, text_id and group_id do not fit together; the file is damaged, tokenize the cells again", path_.string()));
+    throw DataError(fmt::format("{}: offsets, text_id and group_id do not fit together; the file is damaged, tokenize the cells again",
+                                path_.string()));
 }
 
 std::int64_t Corpus::copy_tokens(std::uint64_t cell, std::span<std::int32_t> out) const {
@@ -180,15 +189,18 @@ std::pair<std::int32_t, std::int32_t> Corpus::texts_of_group(std::int32_t group)
 
 std::vector<std::string> Corpus::column(const std::string& key) const {
   auto values = file_.at("obs/" + key).read_strings();
-  if (values.size() != cells()) throw DataError(fmt::format("{}: {} entries for {} cells", file_.where("obs/" + key), values.size(), cells()));
+  if (values.size() != cells())
+    throw DataError(fmt::format("{}: {} entries for {} cells", file_.where("obs/" + key), values.size(), cells()));
   return values;
 }
 
 std::vector<CorpusInput> Corpus::inputs() const {
   const Hdf5 group = file_.at("inputs");
-  const auto files = group.at("file").read_strings(), hashes = group.at("sha256").read_strings(), counts = group.at("counts").read_strings();
+  const auto files = group.at("file").read_strings(), hashes = group.at("sha256").read_strings(),
+             counts = group.at("counts").read_strings();
   const auto cells = group.at("cells").read<std::uint64_t>();
-  const auto id_match = group.at("id_match").read<double>(), known = group.at("counts_known").read<double>(), breadth = group.at("breadth").read<double>();
+  const auto id_match = group.at("id_match").read<double>(), known = group.at("counts_known").read<double>(),
+             breadth = group.at("breadth").read<double>();
   const size_t n = files.size();
   for (const size_t rows : {hashes.size(), counts.size(), cells.size(), id_match.size(), known.size(), breadth.size()})
     if (rows != n) throw DataError(fmt::format("{}: its columns differ in length", group.where()));
@@ -205,8 +217,8 @@ void Corpus::verify() const {
   content.add("group_id", group_id_.bytes());
   content.add("type_id", type_id_.bytes());
   if (content.finish(vocabulary_, texts_) != content_hash())
-    throw DataError(fmt::format("{}: the content does not have the hash that the file states; the file is damaged, tokenize the cells again",
-                                path_.string()));
+    throw DataError(fmt::format(
+        "{}: the content does not have the hash that the file states; the file is damaged, tokenize the cells again", path_.string()));
 }
 
 }  // namespace lc

@@ -64,7 +64,8 @@ class CorpusWriter {
 };
 
 // Numbers of a file in memory; they may lie at odd addresses.
-template <class T> class Mapped {
+template <class T>
+class Mapped {
  public:
   Mapped() = default;
   Mapped(const std::byte* data, std::uint64_t size) : data_(data), size_(size) {}
@@ -96,12 +97,12 @@ class Corpus {
   std::int32_t type_id(std::uint64_t cell) const { return type_id_[cell]; }    // Cell Ontology number; -1: not known
 
   const GeneVocabulary& vocabulary() const { return vocabulary_; }
-  const Texts& texts() const { return texts_; }                                // groups in order: group g is texts().labels[g]
-  std::span<const std::string> all_texts() const { return all_texts_; }        // by text id
+  const Texts& texts() const { return texts_; }                          // groups in order: group g is texts().labels[g]
+  std::span<const std::string> all_texts() const { return all_texts_; }  // by text id
   std::int32_t group_of_text(std::int32_t text) const { return group_of_text_.at(static_cast<size_t>(text)); }
   std::pair<std::int32_t, std::int32_t> texts_of_group(std::int32_t group) const;  // text ids [first, last)
 
-  std::vector<std::string> column(const std::string& key) const;               // obs/KEY of every cell; "name" is the cell's name
+  std::vector<std::string> column(const std::string& key) const;  // obs/KEY of every cell; "name" is the cell's name
   bool has_column(const std::string& key) const { return file_.has("obs/" + key); }
   std::int64_t max_genes() const { return max_genes_; }
   std::string content_hash() const { return file_.text("content_sha256"); }
@@ -112,7 +113,8 @@ class Corpus {
  private:
   struct Map;
   Corpus(std::filesystem::path path, Hdf5 file);
-  template <class T> Mapped<T> mapped(const std::string& name) const;
+  template <class T>
+  Mapped<T> mapped(const std::string& name) const;
   void read_texts();
   void read_genes();
   void check() const;

@@ -1,12 +1,12 @@
-// Writing a corpus: how long its arrays get is known only at the end, and contiguous datasets cannot grow, so they pass through scratch files.
+// Writing a corpus: how long its arrays get is known only at the end, and contiguous datasets cannot grow, so they pass through scratch
+// files.
+#include <fmt/format.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <cmath>
 #include <cstdlib>
-
-#include <fmt/format.h>
 
 #include "engine/build.h"
 #include "engine/errors.h"
@@ -35,14 +35,19 @@ class Scratch {
   Scratch(const Scratch&) = delete;
   Scratch& operator=(const Scratch&) = delete;
 
-  template <class T> void append(const T& value) {
+  template <class T>
+  void append(const T& value) {
     buffer_.append(reinterpret_cast<const char*>(&value), sizeof value);
     if (buffer_.size() >= kBuffer) flush();
   }
-  template <class T> std::uint64_t count() const { return (written_ + buffer_.size()) / sizeof(T); }
+  template <class T>
+  std::uint64_t count() const {
+    return (written_ + buffer_.size()) / sizeof(T);
+  }
 
   // All values in order, in pieces; f(span of T).
-  template <class T, class F> void replay(F&& f) {
+  template <class T, class F>
+  void replay(F&& f) {
     flush();
     std::vector<T> piece(kBuffer / sizeof(T));
     for (std::uint64_t at = 0; at < written_;) {
@@ -147,7 +152,8 @@ void write_inputs(const Hdf5& file, std::span<const CorpusInput> inputs) {
 }
 
 // From scratch to its dataset, converted where the file keeps it narrower; returns its hash.
-template <class From, class To> std::string store(const Hdf5& file, const std::string& name, Scratch& scratch) {
+template <class From, class To>
+std::string store(const Hdf5& file, const std::string& name, Scratch& scratch) {
   const Hdf5 dataset = file.allocate<To>(name, {scratch.count<From>()});
   ArrayHash hash;
   std::uint64_t row = 0;
@@ -164,7 +170,12 @@ template <class From, class To> std::string store(const Hdf5& file, const std::s
 
 struct CorpusWriter::State {
   State(const std::filesystem::path& path, CorpusSetup given)
-      : setup(std::move(given)), output(path, setup.existing), file(Hdf5::create(output.partial_path())), tokens(path), offsets(path), groups(path) {
+      : setup(std::move(given)),
+        output(path, setup.existing),
+        file(Hdf5::create(output.partial_path())),
+        tokens(path),
+        offsets(path),
+        groups(path) {
     for (const LabelTexts& entry : setup.texts.labels) {
       first_text.push_back(static_cast<std::int32_t>(text_count));
       type.push_back(cell_ontology_number(entry.ontology_id));
@@ -183,7 +194,8 @@ struct CorpusWriter::State {
   size_t text_count = 0;
 };
 
-CorpusWriter::CorpusWriter(const std::filesystem::path& path, CorpusSetup setup) : state_(std::make_unique<State>(path, std::move(setup))) {}
+CorpusWriter::CorpusWriter(const std::filesystem::path& path, CorpusSetup setup)
+    : state_(std::make_unique<State>(path, std::move(setup))) {}
 CorpusWriter::~CorpusWriter() = default;
 
 void CorpusWriter::append(const CorpusCell& cell) {
@@ -192,14 +204,16 @@ void CorpusWriter::append(const CorpusCell& cell) {
     throw ShapeError(fmt::format("corpus: wanted {} columns per cell, got {}", s.columns.size() - 1, cell.columns.size()));
   if (cell.group < -1 || cell.group >= static_cast<std::int64_t>(s.first_text.size()))
     throw ShapeError(fmt::format("corpus: wanted a group below {}, got {}", s.first_text.size(), cell.group));
-  for (const std::int32_t token : cell.tokens.first(std::min(cell.tokens.size(), static_cast<size_t>(s.setup.max_genes)))) s.tokens.append(token);
+  for (const std::int32_t token : cell.tokens.first(std::min(cell.tokens.size(), static_cast<size_t>(s.setup.max_genes))))
+    s.tokens.append(token);
   s.offsets.append(s.tokens.count<std::int32_t>());
   s.groups.append(cell.group);
   s.columns[0].append(cell.name);
   for (size_t i = 0; i < cell.columns.size(); ++i) s.columns[i + 1].append(cell.columns[i]);
 }
 
-std::string CorpusWriter::finish(const Funnel& funnel, std::span<const CorpusInput> inputs, const std::map<std::string, std::string>& provenance) {
+std::string CorpusWriter::finish(const Funnel& funnel, std::span<const CorpusInput> inputs,
+                                 const std::map<std::string, std::string>& provenance) {
   State& s = *state_;
   for (StringColumn& column : s.columns) column.flush();
   Scratch texts(s.output.partial_path()), types(s.output.partial_path());

@@ -1,13 +1,13 @@
 // genes.tsv in and out, look-up by Ensembl id, and medians from data.
 #include "models/langcell/data/gene_vocabulary.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <charconv>
 #include <cmath>
 #include <numeric>
 #include <optional>
-
-#include <fmt/format.h>
 
 #include "engine/atomic_file.h"
 #include "engine/errors.h"
@@ -28,7 +28,8 @@ std::vector<std::string_view> split(std::string_view line, char separator) {
   }
 }
 
-template <class T> std::optional<T> number(std::string_view text) {
+template <class T>
+std::optional<T> number(std::string_view text) {
   T value{};
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
   if (error != std::errc{} || end != text.data() + text.size()) return std::nullopt;
@@ -74,7 +75,8 @@ GeneVocabulary::GeneVocabulary(std::vector<Gene> genes) : genes_(std::move(genes
   token_of_.reserve(genes_.size());
   for (size_t i = 0; i < genes_.size(); ++i) {
     if (!(genes_[i].median > 0) || !std::isfinite(genes_[i].median))
-      throw DataError(fmt::format("gene vocabulary: the median of {} must be a number above 0, got {}", genes_[i].ensembl_id, genes_[i].median));
+      throw DataError(
+          fmt::format("gene vocabulary: the median of {} must be a number above 0, got {}", genes_[i].ensembl_id, genes_[i].median));
     const std::string key(without_version(genes_[i].ensembl_id));
     if (!token_of_.emplace(key, static_cast<std::int32_t>(i) + first_gene).second)
       throw DataError(fmt::format("gene vocabulary: {} occurs twice", key));
@@ -104,7 +106,8 @@ GeneVocabulary GeneVocabulary::parse(std::string_view tsv, std::string_view wher
     if (static_cast<size_t>(rows[i].token) != i)
       throw DataError(fmt::format("{}: token ids must be 0, 1, 2, … each once; wanted {}, got {}", rows[i].where, i, rows[i].token));
     const auto [first, added] = seen.emplace(without_version(rows[i].gene.ensembl_id), rows[i].where);
-    if (!added) throw DataError(fmt::format("{}: {} is there already (line {})", rows[i].where, first->first, split(first->second, ':').back()));
+    if (!added)
+      throw DataError(fmt::format("{}: {} is there already (line {})", rows[i].where, first->first, split(first->second, ':').back()));
   }
   if (rows.size() <= first_gene) throw DataError(fmt::format("{}: no genes: wanted <pad>, <mask> and at least one gene", where));
   std::vector<Gene> genes;

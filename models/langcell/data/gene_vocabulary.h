@@ -24,19 +24,19 @@ class GeneVocabulary {
   static constexpr std::int32_t pad = 0, mask = 1, first_gene = 2;
 
   GeneVocabulary() = default;
-  explicit GeneVocabulary(std::vector<Gene> genes);                    // gene i gets token i + 2; DataError on a repeated id or a median <= 0
-  static GeneVocabulary read(const std::filesystem::path& path);       // DataError naming file:line
+  explicit GeneVocabulary(std::vector<Gene> genes);               // gene i gets token i + 2; DataError on a repeated id or a median <= 0
+  static GeneVocabulary read(const std::filesystem::path& path);  // DataError naming file:line
   static GeneVocabulary parse(std::string_view tsv, std::string_view where);
-  void write(const std::filesystem::path& path) const;                 // atomically
+  void write(const std::filesystem::path& path) const;  // atomically
   std::string tsv() const;
 
   std::int32_t size() const { return static_cast<std::int32_t>(genes_.size()) + first_gene + 1; }  // with <cls>
   std::int32_t cls() const { return size() - 1; }
-  std::int32_t token_of(std::string_view ensembl_id) const;            // version suffix ignored; -1: not a gene of the vocabulary
+  std::int32_t token_of(std::string_view ensembl_id) const;  // version suffix ignored; -1: not a gene of the vocabulary
   const Gene& gene(std::int32_t token) const { return genes_.at(static_cast<size_t>(token - first_gene)); }
-  std::span<const Gene> genes() const { return genes_; }               // gene i has token i + 2
-  std::vector<double> medians() const;                                 // (size), by token; 1 for the special tokens
-  std::string hash() const;                                            // SHA-256 over ids and medians; names do not count
+  std::span<const Gene> genes() const { return genes_; }  // gene i has token i + 2
+  std::vector<double> medians() const;                    // (size), by token; 1 for the special tokens
+  std::string hash() const;                               // SHA-256 over ids and medians; names do not count
 
  private:
   struct TextHash : std::hash<std::string_view> {

@@ -1,13 +1,13 @@
 // The JSON library keeps the last of two equal keys in silence, so a callback watches the keys while it parses.
 #include "models/langcell/data/texts.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <charconv>
 #include <map>
-#include <set>
-
-#include <fmt/format.h>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "engine/atomic_file.h"
 #include "engine/errors.h"
@@ -24,7 +24,8 @@ Json parse_watching_keys(std::string_view text, std::string_view where) {
     if (event == Json::parse_event_t::object_start) keys.emplace_back();
     if (event == Json::parse_event_t::object_end) keys.pop_back();
     if (event == Json::parse_event_t::key && !keys.back().insert(parsed.get<std::string>()).second)
-      throw DataError(fmt::format("{}: '{}' occurs twice; each label may have one entry (a list holds several texts)", where, parsed.get<std::string>()));
+      throw DataError(fmt::format("{}: '{}' occurs twice; each label may have one entry (a list holds several texts)", where,
+                                  parsed.get<std::string>()));
     return true;
   };
   if (text.starts_with("\xEF\xBB\xBF")) text.remove_prefix(3);
@@ -54,11 +55,13 @@ std::vector<std::string> texts_of(const Json& value, const std::string& place) {
 LabelTexts label_of(const std::string& label, const Json& value, const std::string& place) {
   if (!value.is_object()) {
     if (!value.is_string() && !value.is_array())
-      throw DataError(fmt::format("{}: wanted a text, a list of texts or {{\"text\", \"ontology_id\"}}, found {}", place, value.type_name()));
+      throw DataError(
+          fmt::format("{}: wanted a text, a list of texts or {{\"text\", \"ontology_id\"}}, found {}", place, value.type_name()));
     return {label, texts_of(value, place), {}};
   }
   for (const auto& [key, ignored] : value.items())
-    if (key != "text" && key != "ontology_id") throw DataError(fmt::format("{}: unknown key '{}'; known are text and ontology_id", place, key));
+    if (key != "text" && key != "ontology_id")
+      throw DataError(fmt::format("{}: unknown key '{}'; known are text and ontology_id", place, key));
   if (!value.contains("text")) throw DataError(fmt::format("{}: no \"text\"", place));
   const std::string id = value.contains("ontology_id") ? text_of(value["ontology_id"], place + " (ontology_id)") : std::string();
   return {label, texts_of(value["text"], place), id};

@@ -1,10 +1,10 @@
 // Follows transformers 4.39.1, tokenization_bert.py: BasicTokenizer, then WordpieceTokenizer.
 #include "models/langcell/data/word_piece.h"
 
-#include <algorithm>
-
 #include <fmt/format.h>
 #include <utf8proc.h>
+
+#include <algorithm>
 
 #include "engine/atomic_file.h"
 #include "engine/errors.h"
@@ -16,7 +16,8 @@ namespace {
 using Character = utf8proc_int32_t;
 
 // Calls f with each code point; a broken byte is U+FFFD, which cleaning drops.
-template <class F> void for_each_character(std::string_view text, F&& f) {
+template <class F>
+void for_each_character(std::string_view text, F&& f) {
   const auto* bytes = reinterpret_cast<const utf8proc_uint8_t*>(text.data());
   for (size_t i = 0; i < text.size();) {
     Character c = -1;
@@ -33,9 +34,14 @@ void append(std::string& out, Character c) {
 
 bool is_control(Character c) {
   switch (utf8proc_category(c)) {
-    case UTF8PROC_CATEGORY_CC: case UTF8PROC_CATEGORY_CF: case UTF8PROC_CATEGORY_CS: case UTF8PROC_CATEGORY_CO: case UTF8PROC_CATEGORY_CN:
+    case UTF8PROC_CATEGORY_CC:
+    case UTF8PROC_CATEGORY_CF:
+    case UTF8PROC_CATEGORY_CS:
+    case UTF8PROC_CATEGORY_CO:
+    case UTF8PROC_CATEGORY_CN:
       return c != '\t' && c != '\n' && c != '\r';
-    default: return false;
+    default:
+      return false;
   }
 }
 
@@ -54,9 +60,16 @@ bool is_cjk(Character c) {
 bool is_punctuation(Character c) {
   if (c < 128) return (c >= 33 && c <= 47) || (c >= 58 && c <= 64) || (c >= 91 && c <= 96) || (c >= 123 && c <= 126);
   switch (utf8proc_category(c)) {
-    case UTF8PROC_CATEGORY_PC: case UTF8PROC_CATEGORY_PD: case UTF8PROC_CATEGORY_PS: case UTF8PROC_CATEGORY_PE:
-    case UTF8PROC_CATEGORY_PI: case UTF8PROC_CATEGORY_PF: case UTF8PROC_CATEGORY_PO: return true;
-    default: return false;
+    case UTF8PROC_CATEGORY_PC:
+    case UTF8PROC_CATEGORY_PD:
+    case UTF8PROC_CATEGORY_PS:
+    case UTF8PROC_CATEGORY_PE:
+    case UTF8PROC_CATEGORY_PI:
+    case UTF8PROC_CATEGORY_PF:
+    case UTF8PROC_CATEGORY_PO:
+      return true;
+    default:
+      return false;
   }
 }
 
@@ -98,7 +111,8 @@ std::vector<std::string> basic_words(std::string_view text) {
 }
 
 WordPiece::WordPiece(std::vector<std::string> pieces, std::string_view where) : pieces_(std::move(pieces)) {
-  for (size_t i = 0; i < pieces_.size(); ++i) id_of_[pieces_[i]] = static_cast<std::int32_t>(i);  // a repeated piece: the last counts, as upstream
+  for (size_t i = 0; i < pieces_.size(); ++i)
+    id_of_[pieces_[i]] = static_cast<std::int32_t>(i);  // a repeated piece: the last counts, as upstream
   for (size_t i = 0; i < specials.size(); ++i) {
     special_[i] = id_of(specials[i]);
     if (special_[i] < 0)
@@ -108,7 +122,8 @@ WordPiece::WordPiece(std::vector<std::string> pieces, std::string_view where) : 
 }
 
 WordPiece WordPiece::read(const std::filesystem::path& path) {
-  if (!std::filesystem::is_regular_file(path)) throw ModelError(fmt::format("{}: no such file; the text vocabulary is missing", path.string()));
+  if (!std::filesystem::is_regular_file(path))
+    throw ModelError(fmt::format("{}: no such file; the text vocabulary is missing", path.string()));
   const std::string text = read_file(path);
   std::vector<std::string> pieces;
   for (size_t begin = 0; begin < text.size();) {
@@ -137,7 +152,8 @@ void WordPiece::require_fits(std::int64_t table_rows, std::string_view where) co
   constexpr std::int64_t added = 2, granule = 64;  // BLIP's [DEC] and [ENC]; a table padded for the sake of speed
   const std::int64_t spare = table_rows - size();
   if (spare == 0 || spare == added || (spare > 0 && spare < granule && table_rows % granule == 0)) return;
-  throw ModelError(fmt::format("{}: {} pieces for an embedding table of {} rows; the vocabulary is of another model or cut off", where, size(), table_rows));
+  throw ModelError(fmt::format("{}: {} pieces for an embedding table of {} rows; the vocabulary is of another model or cut off", where,
+                               size(), table_rows));
 }
 
 EncodedText WordPiece::encode(std::string_view text, std::int64_t max_tokens) const {
@@ -201,8 +217,8 @@ std::string unknown_warning(const WordPiece& word_piece, std::span<const std::st
     if (affected++ == 0) first = fmt::format("{} of {} pieces in \"{:.60}\"", encoded.unknown, pieces, text);
   }
   if (affected == 0) return {};
-  return fmt::format("{} of {} texts are more than 30 % [UNK] in this text vocabulary (first: {}); the model cannot read what it never saw", affected,
-                     texts.size(), first);
+  return fmt::format("{} of {} texts are more than 30 % [UNK] in this text vocabulary (first: {}); the model cannot read what it never saw",
+                     affected, texts.size(), first);
 }
 
 }  // namespace lc

@@ -1,13 +1,13 @@
 // Words are counted once; merges walk the distinct words, which are few where texts are cell-type descriptions.
 #include "models/langcell/data/word_piece_builder.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <map>
 #include <set>
 #include <utility>
 #include <vector>
-
-#include <fmt/format.h>
 
 #include "engine/errors.h"
 
@@ -103,7 +103,8 @@ WordPiece build_word_piece(std::span<const std::string> texts, std::int32_t limi
   constexpr std::string_view ascii = "abcdefghijklmnopqrstuvwxyz0123456789!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~";
   const size_t smallest = WordPiece::specials.size() + 2 * ascii.size();
   if (limit < static_cast<std::int64_t>(smallest))
-    throw DataError(fmt::format("text vocabulary: a limit of {} pieces has no room for the {} of letters, digits and punctuation", limit, smallest));
+    throw DataError(
+        fmt::format("text vocabulary: a limit of {} pieces has no room for the {} of letters, digits and punctuation", limit, smallest));
 
   Counts words, others;
   for (const std::string& text : texts)

@@ -23,7 +23,8 @@ std::optional<fs::path> head_file(const fs::path& folder, const std::string& nam
 
 TensorFiles head(const fs::path& folder, const std::string& name) {
   if (const auto file = head_file(folder, name)) return TensorFiles::of_file(*file);
-  throw ModelError(fmt::format("{}: {}.bin (or .safetensors) is missing; the folder is no complete LangCell bundle", folder.string(), name));
+  throw ModelError(
+      fmt::format("{}: {}.bin (or .safetensors) is missing; the folder is no complete LangCell bundle", folder.string(), name));
 }
 
 // The preset whose sizes these are, else "imported".
@@ -40,11 +41,14 @@ std::string preset_of(const LangCellConfig& c) {
 
 void require_genes(const GeneVocabulary& genes, const TowerConfig& cell, const fs::path& folder) {
   if (genes.size() == cell.vocabulary) return;
-  throw ModelError(fmt::format("{}: the gene table has {} rows with <cls>, the gene vocabulary {} tokens; give the genes this model was trained with (--genes)", folder.string(), cell.vocabulary,
-                               genes.size()));
+  throw ModelError(fmt::format(
+      "{}: the gene table has {} rows with <cls>, the gene vocabulary {} tokens; give the genes this model was trained with (--genes)",
+      folder.string(), cell.vocabulary, genes.size()));
 }
 
-std::string origin(const char* what, const fs::path& folder) { return fmt::format("langcell {}: imported {} from {}", build::kVersion, what, fs::absolute(folder).filename().string()); }
+std::string origin(const char* what, const fs::path& folder) {
+  return fmt::format("langcell {}: imported {} from {}", build::kVersion, what, fs::absolute(folder).filename().string());
+}
 
 }  // namespace
 
@@ -57,8 +61,10 @@ ImportedModel import_bundle(const BundleSource& source) {
   LangCellConfig config;
   config.cell = read_tower(folder / "cell_bert", cell, TowerSource::langcell);
   config.text = read_tower(folder / "text_bert", text, TowerSource::langcell);
-  const auto weight = std::find_if(cell_proj.tensors().begin(), cell_proj.tensors().end(), [](const StoredTensor& t) { return t.name == "weight" && t.shape.size() == 2; });
-  if (weight == cell_proj.tensors().end()) throw ModelError(fmt::format("{}:weight: wanted shape (projection, {}), got no such tensor", cell_proj.where(), config.cell.width));
+  const auto weight = std::find_if(cell_proj.tensors().begin(), cell_proj.tensors().end(),
+                                   [](const StoredTensor& t) { return t.name == "weight" && t.shape.size() == 2; });
+  if (weight == cell_proj.tensors().end())
+    throw ModelError(fmt::format("{}:weight: wanted shape (projection, {}), got no such tensor", cell_proj.where(), config.cell.width));
   config.projection = static_cast<int>(std::clamp<std::int64_t>(weight->shape[0], 1, 1 << 16));
   config.preset = preset_of(config);
   config.max_cell_tokens = config.cell.positions, config.max_text_tokens = config.text.positions;
@@ -97,8 +103,10 @@ ImportedModel import_geneformer(const fs::path& folder, const GeneVocabulary& ge
   ImportedModel model;
   model.loaded.facts.genes = genes;
   model.loaded.facts.history.push_back(origin("a Geneformer", folder));
-  const bool head = std::any_of(files.tensors().begin(), files.tensors().end(), [](const StoredTensor& t) { return t.name.find("predictions.transform.") != std::string::npos; });
-  model.loaded.model = std::make_unique<LangCell>(config, LangCell::Parts{LangCell::Part::absent, head ? LangCell::Part::required : LangCell::Part::absent}, DType::f32);
+  const bool head = std::any_of(files.tensors().begin(), files.tensors().end(),
+                                [](const StoredTensor& t) { return t.name.find("predictions.transform.") != std::string::npos; });
+  model.loaded.model = std::make_unique<LangCell>(
+      config, LangCell::Parts{LangCell::Part::absent, head ? LangCell::Part::required : LangCell::Part::absent}, DType::f32);
   model.loaded.model->parameters().initialize(seed);
   model.accounts.push_back(fill_tower(files, TowerSource::geneformer, "cell_bert", *model.loaded.model));
   model.loaded.model->parameters().refresh_storage();

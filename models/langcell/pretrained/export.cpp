@@ -17,7 +17,8 @@ void export_bundle(const std::filesystem::path& path, const LoadedModel& model, 
     const std::size_t dot = p.name.find('.');
     const std::string part = p.name.substr(0, dot);
     const std::span<const float> values(m.parameters().master(p), static_cast<std::size_t>(p.shape.count()));
-    files[part.ends_with("_bert") ? fs::path(part) / "pytorch_model.bin" : fs::path(part + ".bin")].push_back({p.name.substr(dot + 1), stored_shape(p.shape), values});
+    files[part.ends_with("_bert") ? fs::path(part) / "pytorch_model.bin" : fs::path(part + ".bin")].push_back(
+        {p.name.substr(dot + 1), stored_shape(p.shape), values});
   }
   for (const auto& [file, tensors] : files) {
     if (file.has_parent_path()) {

@@ -19,13 +19,15 @@ using Value = Pickle::Value;
 using Kind = Pickle::Kind;
 
 constexpr size_t kLargestDictionary = size_t{64} << 20;
-constexpr std::array<std::string_view, 4> kGlobals{"numpy.core.multiarray scalar", "numpy._core.multiarray scalar", "numpy dtype", "collections OrderedDict"};
+constexpr std::array<std::string_view, 4> kGlobals{"numpy.core.multiarray scalar", "numpy._core.multiarray scalar", "numpy dtype",
+                                                   "collections OrderedDict"};
 
 [[noreturn]] void refuse(const fs::path& file, std::string_view what) {
   throw ModelError(fmt::format("{}: {}; give the dictionaries of Geneformer V1", file.string(), what));
 }
 
-template <class T> double as_double(const std::string& bytes) {
+template <class T>
+double as_double(const std::string& bytes) {
   T value{};
   std::memcpy(&value, bytes.data(), sizeof(T));
   return static_cast<double>(value);
@@ -41,7 +43,8 @@ bool is_little_endian(const Value& dtype) {
 double number_of(const fs::path& file, const std::string& key, const Value& v) {
   if (v.is(Kind::integer)) return static_cast<double>(v.integer);
   if (v.is(Kind::real)) return v.real;
-  const bool scalar = (v.calls(kGlobals[0]) || v.calls(kGlobals[1])) && v.items.size() == 3 && v.items[1]->calls(kGlobals[2]) && v.items[1]->items.size() > 1 && v.items[2]->is(Kind::bytes);
+  const bool scalar = (v.calls(kGlobals[0]) || v.calls(kGlobals[1])) && v.items.size() == 3 && v.items[1]->calls(kGlobals[2]) &&
+                      v.items[1]->items.size() > 1 && v.items[2]->is(Kind::bytes);
   if (scalar && v.items[1]->items[1]->is(Kind::text) && is_little_endian(*v.items[1])) {
     const std::string &code = v.items[1]->items[1]->text, &bytes = v.items[2]->text;
     const auto is = [&](std::string_view wanted, size_t size) { return code == wanted && bytes.size() == size; };
@@ -63,7 +66,8 @@ std::unordered_map<std::string, double> read_dictionary(const fs::path& file) {
   for (size_t i = 0; i < top.items.size(); i += 2) {
     const Value& key = *top.items[i];
     if (!key.is(Kind::text) || key.text.empty() || key.text.size() > 64) refuse(file, "a key is no Ensembl id");
-    if (!numbers.emplace(key.text, number_of(file, key.text, *top.items[i + 1])).second) refuse(file, fmt::format("'{}' occurs twice", key.text));
+    if (!numbers.emplace(key.text, number_of(file, key.text, *top.items[i + 1])).second)
+      refuse(file, fmt::format("'{}' occurs twice", key.text));
   }
   return numbers;
 }
@@ -81,7 +85,8 @@ GeneVocabulary read_geneformer_dictionaries(const fs::path& tokens, const fs::pa
   std::vector<Gene> genes(token_of.size());
   for (const auto& [id, token] : token_of) {
     const double place = token - GeneVocabulary::first_gene;
-    if (!(place >= 0 && place < static_cast<double>(genes.size())) || place != std::floor(place)) refuse(tokens, fmt::format("{} has token {}, wanted {} to {}", id, token, GeneVocabulary::first_gene, genes.size() + 1));
+    if (!(place >= 0 && place < static_cast<double>(genes.size())) || place != std::floor(place))
+      refuse(tokens, fmt::format("{} has token {}, wanted {} to {}", id, token, GeneVocabulary::first_gene, genes.size() + 1));
     Gene& gene = genes[static_cast<size_t>(place)];
     if (!gene.ensembl_id.empty()) refuse(tokens, fmt::format("{} and {} have the same token {}", gene.ensembl_id, id, token));
     const auto median = median_of.find(id);

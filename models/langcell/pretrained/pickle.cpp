@@ -33,8 +33,10 @@ class PickleMachine {
   static constexpr size_t kMostValues = 2'000'000;  // a hundred times what a large state dict has
 
   [[noreturn]] void refuse(std::string_view what) const {
-    throw ModelError(fmt::format("{}: byte {} of the pickle {}; only plain tensors and dictionaries are read, nothing is executed: save it again as safetensors or with torch.save(state_dict)",
-                                 where_, opcode_at_, what));
+    throw ModelError(
+        fmt::format("{}: byte {} of the pickle {}; only plain tensors and dictionaries are read, nothing is executed: save it again as "
+                    "safetensors or with torch.save(state_dict)",
+                    where_, opcode_at_, what));
   }
   std::string_view take(std::uint64_t count) {
     if (count > bytes_.size() - at_) refuse("is cut off");
@@ -42,7 +44,8 @@ class PickleMachine {
     at_ += static_cast<size_t>(count);
     return piece;
   }
-  template <class T> T number() {
+  template <class T>
+  T number() {
     T value{};
     std::memcpy(&value, take(sizeof(T)).data(), sizeof(T));
     return value;
@@ -107,7 +110,8 @@ class PickleMachine {
     const std::string text = fmt::format("{} {}", module.substr(0, 80), name.substr(0, 80));
     if (std::find(globals_.begin(), globals_.end(), text) == globals_.end()) {
       std::string shown = text;
-      std::replace_if(shown.begin(), shown.end(), [](char c) { return static_cast<unsigned char>(c) < 32 || c == 127; }, '?');
+      std::replace_if(
+          shown.begin(), shown.end(), [](char c) { return static_cast<unsigned char>(c) < 32 || c == 127; }, '?');
       std::replace(shown.begin(), shown.end(), ' ', '.');
       refuse(fmt::format("wants {}, which has no place among tensors", shown));
     }
@@ -151,38 +155,94 @@ class PickleMachine {
 
 bool PickleMachine::step_of_numbers(std::uint8_t code) {
   switch (code) {
-    case 'N': push(Kind::none); return true;
-    case 0x88: push_integer(1, Kind::boolean); return true;
-    case 0x89: push_integer(0, Kind::boolean); return true;
-    case 'K': push_integer(number<std::uint8_t>()); return true;
-    case 'M': push_integer(number<std::uint16_t>()); return true;
-    case 'J': push_integer(number<std::int32_t>()); return true;
-    case 0x8a: push_long(number<std::uint8_t>()); return true;
-    case 'G': push(Kind::real).real = std::bit_cast<double>(__builtin_bswap64(number<std::uint64_t>())); return true;
-    case 'X': push_text(Kind::text, number<std::uint32_t>()); return true;
-    case 0x8c: push_text(Kind::text, number<std::uint8_t>()); return true;
-    case 0x8d: push_text(Kind::text, number<std::uint64_t>()); return true;
-    case 'C': push_text(Kind::bytes, number<std::uint8_t>()); return true;
-    case 'B': push_text(Kind::bytes, number<std::uint32_t>()); return true;
-    default: return false;
+    case 'N':
+      push(Kind::none);
+      return true;
+    case 0x88:
+      push_integer(1, Kind::boolean);
+      return true;
+    case 0x89:
+      push_integer(0, Kind::boolean);
+      return true;
+    case 'K':
+      push_integer(number<std::uint8_t>());
+      return true;
+    case 'M':
+      push_integer(number<std::uint16_t>());
+      return true;
+    case 'J':
+      push_integer(number<std::int32_t>());
+      return true;
+    case 0x8a:
+      push_long(number<std::uint8_t>());
+      return true;
+    case 'G':
+      push(Kind::real).real = std::bit_cast<double>(__builtin_bswap64(number<std::uint64_t>()));
+      return true;
+    case 'X':
+      push_text(Kind::text, number<std::uint32_t>());
+      return true;
+    case 0x8c:
+      push_text(Kind::text, number<std::uint8_t>());
+      return true;
+    case 0x8d:
+      push_text(Kind::text, number<std::uint64_t>());
+      return true;
+    case 'C':
+      push_text(Kind::bytes, number<std::uint8_t>());
+      return true;
+    case 'B':
+      push_text(Kind::bytes, number<std::uint32_t>());
+      return true;
+    default:
+      return false;
   }
 }
 
 bool PickleMachine::step_of_containers(std::uint8_t code) {
   switch (code) {
-    case '(': marks_.push_back(stack_.size()); return true;
-    case ')': push_tuple({}); return true;
-    case 't': push_tuple(pop_to_mark()); return true;
-    case 0x85: push_tuple_of(1); return true;
-    case 0x86: push_tuple_of(2); return true;
-    case 0x87: push_tuple_of(3); return true;
-    case ']': push(Kind::list); return true;
-    case 'a': { const Value* item = pop(); put_into(Kind::list, {item}); return true; }
-    case 'e': put_into(Kind::list, pop_to_mark()); return true;
-    case '}': push(Kind::dictionary); return true;
-    case 's': { const Value *value = pop(), *key = pop(); put_pairs({key, value}); return true; }
-    case 'u': put_pairs(pop_to_mark()); return true;
-    default: return false;
+    case '(':
+      marks_.push_back(stack_.size());
+      return true;
+    case ')':
+      push_tuple({});
+      return true;
+    case 't':
+      push_tuple(pop_to_mark());
+      return true;
+    case 0x85:
+      push_tuple_of(1);
+      return true;
+    case 0x86:
+      push_tuple_of(2);
+      return true;
+    case 0x87:
+      push_tuple_of(3);
+      return true;
+    case ']':
+      push(Kind::list);
+      return true;
+    case 'a': {
+      const Value* item = pop();
+      put_into(Kind::list, {item});
+      return true;
+    }
+    case 'e':
+      put_into(Kind::list, pop_to_mark());
+      return true;
+    case '}':
+      push(Kind::dictionary);
+      return true;
+    case 's': {
+      const Value *value = pop(), *key = pop();
+      put_pairs({key, value});
+      return true;
+    }
+    case 'u':
+      put_pairs(pop_to_mark());
+      return true;
+    default:
+      return false;
   }
 }
 
@@ -190,14 +250,22 @@ void PickleMachine::step(std::uint8_t code) {
   if (step_of_numbers(code) || step_of_containers(code)) return;
   switch (code) {
     case 0x80:
-      if (const int protocol = number<std::uint8_t>(); protocol < 2 || protocol > 5) refuse(fmt::format("is of protocol {}, wanted 2 to 5", protocol));
+      if (const int protocol = number<std::uint8_t>(); protocol < 2 || protocol > 5)
+        refuse(fmt::format("is of protocol {}, wanted 2 to 5", protocol));
       return;
-    case 0x95: number<std::uint64_t>(); return;  // FRAME: a hint for buffering
-    case 'q': return remember(number<std::uint8_t>());
-    case 'r': return remember(number<std::uint32_t>());
-    case 0x94: return remember(memoized_++);
-    case 'h': return recall(number<std::uint8_t>());
-    case 'j': return recall(number<std::uint32_t>());
+    case 0x95:
+      number<std::uint64_t>();
+      return;  // FRAME: a hint for buffering
+    case 'q':
+      return remember(number<std::uint8_t>());
+    case 'r':
+      return remember(number<std::uint32_t>());
+    case 0x94:
+      return remember(memoized_++);
+    case 'h':
+      return recall(number<std::uint8_t>());
+    case 'j':
+      return recall(number<std::uint32_t>());
     case 'c': {
       const std::string_view module = line();
       return push_global(module, line());
@@ -207,14 +275,17 @@ void PickleMachine::step(std::uint8_t code) {
       if (!name->is(Kind::text) || !module->is(Kind::text)) refuse("names a global by other than text");
       return push_global(module->text, name->text);
     }
-    case 'R': return call();
-    case 'b': return build();
+    case 'R':
+      return call();
+    case 'b':
+      return build();
     case 'Q': {
       const Value* id = pop();
       push(Kind::persistent).items = {id};
       return;
     }
-    default: refuse(fmt::format("is the opcode 0x{:02x}, which no state dict needs", code));
+    default:
+      refuse(fmt::format("is the opcode 0x{:02x}, which no state dict needs", code));
   }
 }
 
@@ -223,7 +294,8 @@ Pickle::Pickle(std::string_view bytes, std::span<const std::string_view> globals
 }
 
 const char* Pickle::name_of(Kind kind) {
-  constexpr const char* names[] = {"none", "boolean", "integer", "float", "text", "bytes", "tuple", "list", "dictionary", "global", "object", "persistent id"};
+  constexpr const char* names[] = {"none",  "boolean", "integer",    "float",  "text",   "bytes",
+                                   "tuple", "list",    "dictionary", "global", "object", "persistent id"};
   return names[static_cast<int>(kind)];
 }
 

@@ -16,11 +16,12 @@ class Pickle {
   enum class Kind : std::uint8_t { none, boolean, integer, real, text, bytes, tuple, list, dictionary, global, call, persistent };
   struct Value {
     Kind kind = Kind::none;
-    std::int64_t integer = 0;       // boolean and integer
+    std::int64_t integer = 0;  // boolean and integer
     double real = 0;
-    std::string text;               // text, bytes; a global's "module name"
-    std::vector<const Value*> items;  // tuple, list; dictionary: key, value, key, value …; call: its global, then the arguments; persistent: the id
-    const Value* state = nullptr;   // what BUILD gave a call
+    std::string text;  // text, bytes; a global's "module name"
+    std::vector<const Value*>
+        items;  // tuple, list; dictionary: key, value, key, value …; call: its global, then the arguments; persistent: the id
+    const Value* state = nullptr;  // what BUILD gave a call
 
     bool is(Kind wanted) const { return kind == wanted; }
     bool calls(std::string_view global) const { return kind == Kind::call && items[0]->text == global; }

@@ -35,7 +35,8 @@ void TensorFiles::add(const fs::path& path) {
   if (ZipFile::is_zip(*file)) {
     found = torch_tensors(file);
   } else if (is_legacy_torch(*file)) {
-    throw ModelError(fmt::format("{}: has the form that torch.save wrote before PyTorch 1.6; load and save it once with a newer PyTorch", path.string()));
+    throw ModelError(fmt::format("{}: has the form that torch.save wrote before PyTorch 1.6; load and save it once with a newer PyTorch",
+                                 path.string()));
   } else {
     const SafetensorsReader reader(path);
     found = reader.tensors();
@@ -48,7 +49,8 @@ void TensorFiles::add(const fs::path& path) {
 void TensorFiles::require_unique() const {
   std::set<std::string_view> names;
   for (const StoredTensor& t : tensors_) {
-    if (!names.insert(t.name).second) throw ModelError(fmt::format("{}:{}: the tensor is in two shards; take a complete copy of the folder", where_, t.name));
+    if (!names.insert(t.name).second)
+      throw ModelError(fmt::format("{}:{}: the tensor is in two shards; take a complete copy of the folder", where_, t.name));
   }
 }
 
@@ -83,16 +85,19 @@ TensorFiles TensorFiles::of_folder(const fs::path& folder) {
     }
     return t;
   }
-  throw ModelError(fmt::format("{}: no weights in it (model.safetensors, pytorch_model.bin, or the .index.json of either); check the path", folder.string()));
+  throw ModelError(fmt::format("{}: no weights in it (model.safetensors, pytorch_model.bin, or the .index.json of either); check the path",
+                               folder.string()));
 }
 
 void TensorFiles::read(size_t i, std::int64_t first, std::span<float> out) const {
   const StoredTensor& t = tensors_[i];
   const std::uint64_t offset = t.begin + static_cast<std::uint64_t>(first) * size_of(t.type);
-  if (!read_floats(*files_[i], offset, t.type, out)) throw ModelError(fmt::format("{}:{}: the file became shorter while it was read; fetch it again", where_, t.name));
+  if (!read_floats(*files_[i], offset, t.type, out))
+    throw ModelError(fmt::format("{}:{}: the file became shorter while it was read; fetch it again", where_, t.name));
   const auto bad = std::find_if(out.begin(), out.end(), [](float x) { return !std::isfinite(x); });
   if (bad == out.end()) return;
-  throw ModelError(fmt::format("{}:{}: element {} is {}; such weights give no result: use another checkpoint", where_, t.name, first + (bad - out.begin()), *bad));
+  throw ModelError(fmt::format("{}:{}: element {} is {}; such weights give no result: use another checkpoint", where_, t.name,
+                               first + (bad - out.begin()), *bad));
 }
 
 }  // namespace lc

@@ -25,9 +25,15 @@ struct Storage {
   std::string_view global;
   StoredType type;
 };
-constexpr std::array<Storage, 10> kStorages{{{"torch FloatStorage", StoredType::f32}, {"torch DoubleStorage", StoredType::f64}, {"torch HalfStorage", StoredType::f16},
-                                             {"torch BFloat16Storage", StoredType::bf16}, {"torch LongStorage", StoredType::i64}, {"torch IntStorage", StoredType::i32},
-                                             {"torch ShortStorage", StoredType::i16}, {"torch CharStorage", StoredType::i8}, {"torch ByteStorage", StoredType::u8},
+constexpr std::array<Storage, 10> kStorages{{{"torch FloatStorage", StoredType::f32},
+                                             {"torch DoubleStorage", StoredType::f64},
+                                             {"torch HalfStorage", StoredType::f16},
+                                             {"torch BFloat16Storage", StoredType::bf16},
+                                             {"torch LongStorage", StoredType::i64},
+                                             {"torch IntStorage", StoredType::i32},
+                                             {"torch ShortStorage", StoredType::i16},
+                                             {"torch CharStorage", StoredType::i8},
+                                             {"torch ByteStorage", StoredType::u8},
                                              {"torch BoolStorage", StoredType::boolean}}};
 
 std::vector<std::string_view> globals() {
@@ -55,7 +61,8 @@ class StateDict {
     const std::vector<std::string_view> allowed = globals();
     const Pickle pickle(bytes, allowed, where_);
     const Value& top = pickle.top();
-    if (!top.is(Kind::dictionary)) refuse("", fmt::format("it holds a {}, wanted a dictionary of tensors; save the state_dict of the model", Pickle::name_of(top.kind)));
+    if (!top.is(Kind::dictionary))
+      refuse("", fmt::format("it holds a {}, wanted a dictionary of tensors; save the state_dict of the model", Pickle::name_of(top.kind)));
     std::map<std::string, StoredTensor> named;
     for (size_t i = 0; i < top.items.size(); i += 2) {
       StoredTensor t = tensor_of(name_of(*top.items[i]), *top.items[i + 1]);
@@ -79,20 +86,23 @@ class StateDict {
     return key.text;
   }
   std::vector<std::int64_t> sizes_of(const std::string& name, const Value& v) const {
-    if (!v.is(Kind::tuple) || v.items.size() > kHighestRank) refuse(name, fmt::format("wanted a tuple of at most {} sizes; the file is damaged: fetch it again", kHighestRank));
+    if (!v.is(Kind::tuple) || v.items.size() > kHighestRank)
+      refuse(name, fmt::format("wanted a tuple of at most {} sizes; the file is damaged: fetch it again", kHighestRank));
     std::vector<std::int64_t> sizes;
     for (const Value* item : v.items) sizes.push_back(whole(name, *item));
     return sizes;
   }
   std::int64_t whole(const std::string& name, const Value& v) const {
-    if (!v.is(Kind::integer) || v.integer < 0) refuse(name, "a size or an offset is no whole number from 0; the file is damaged: fetch it again");
+    if (!v.is(Kind::integer) || v.integer < 0)
+      refuse(name, "a size or an offset is no whole number from 0; the file is damaged: fetch it again");
     return v.integer;
   }
 
   StoredTensor tensor_of(const std::string& name, const Value& value) const {
     const Value* v = &value;
     if (v->calls(kRebuildParameter) && v->items.size() > 1) v = v->items[1];
-    if (!v->calls(kRebuildTensor) || v->items.size() < 5) refuse(name, fmt::format("wanted a tensor, found a {}; save the state_dict of the model alone", Pickle::name_of(v->kind)));
+    if (!v->calls(kRebuildTensor) || v->items.size() < 5)
+      refuse(name, fmt::format("wanted a tensor, found a {}; save the state_dict of the model alone", Pickle::name_of(v->kind)));
     StoredTensor t;
     t.name = name, t.shape = sizes_of(name, *v->items[3]);
     const std::vector<std::int64_t> strides = sizes_of(name, *v->items[4]);
@@ -120,11 +130,15 @@ class StateDict {
     const bool known = v.is(Kind::persistent) && v.items[0]->is(Kind::tuple) && v.items[0]->items.size() == 5;
     if (!known) refuse(name, "its storage is not named as torch.save does; the file is damaged: fetch it again");
     const std::vector<const Value*>& id = v.items[0]->items;
-    const auto storage = std::find_if(kStorages.begin(), kStorages.end(), [&](const Storage& s) { return id[1]->is(Kind::global) && id[1]->text == s.global; });
-    if (!id[0]->is(Kind::text) || id[0]->text != "storage" || !id[2]->is(Kind::text) || storage == kStorages.end()) refuse(name, "its storage is of an unknown kind; save it again as float32");
+    const auto storage = std::find_if(kStorages.begin(), kStorages.end(),
+                                      [&](const Storage& s) { return id[1]->is(Kind::global) && id[1]->text == s.global; });
+    if (!id[0]->is(Kind::text) || id[0]->text != "storage" || !id[2]->is(Kind::text) || storage == kStorages.end())
+      refuse(name, "its storage is of an unknown kind; save it again as float32");
     type = storage->type;
     const ZipMember* member = zip_.find(top_ + "data/" + id[2]->text);
-    if (!member) refuse(name, fmt::format("its storage 'data/{}' is missing from the archive; the file is damaged: fetch it again", id[2]->text.substr(0, 80)));
+    if (!member)
+      refuse(name, fmt::format("its storage 'data/{}' is missing from the archive; the file is damaged: fetch it again",
+                               id[2]->text.substr(0, 80)));
     return *member;
   }
 

@@ -15,12 +15,18 @@ namespace {
 constexpr size_t kAlignment = 64;  // of a storage within the file
 constexpr std::uint64_t kLargest = std::numeric_limits<std::uint32_t>::max();
 
-template <class T> void put(std::string& to, T value) { to.append(reinterpret_cast<const char*>(&value), sizeof(T)); }
+template <class T>
+void put(std::string& to, T value) {
+  to.append(reinterpret_cast<const char*>(&value), sizeof(T));
+}
 
 // The opcodes of a protocol-2 pickle that a state dict needs (CPython's pickletools); no memo: nothing is written twice.
 class StateDictPickle {
  public:
-  StateDictPickle() { text_ += "\x80\x02"; ordered_dict(), text_ += '('; }
+  StateDictPickle() {
+    text_ += "\x80\x02";
+    ordered_dict(), text_ += '(';
+  }
   void add(const TensorToPickle& t, size_t storage) {
     text(t.name);
     text_ += "ctorch._utils\n_rebuild_tensor_v2\n((";
@@ -39,8 +45,10 @@ class StateDictPickle {
   void ordered_dict() { text_ += "ccollections\nOrderedDict\n)R"; }
   void text(const std::string& s) { text_ += 'X', put(text_, static_cast<std::uint32_t>(s.size())), text_ += s; }
   void integer(std::int64_t v) {
-    if (v == static_cast<std::int32_t>(v)) text_ += 'J', put(text_, static_cast<std::int32_t>(v));
-    else text_ += "\x8a\x08", put(text_, v);
+    if (v == static_cast<std::int32_t>(v))
+      text_ += 'J', put(text_, static_cast<std::int32_t>(v));
+    else
+      text_ += "\x8a\x08", put(text_, v);
   }
   void tuple(const std::vector<std::int64_t>& sizes) {
     text_ += '(';
@@ -57,7 +65,8 @@ class ZipWriter {
     const auto crc = static_cast<std::uint32_t>(crc32_z(0, reinterpret_cast<const Bytef*>(data.data()), data.size()));
     const std::uint64_t begin = at_ + 30 + name.size() + 4;
     const auto padding = static_cast<std::uint16_t>((kAlignment - begin % kAlignment) % kAlignment);
-    if (data.size() > kLargest || begin + padding + data.size() > kLargest) throw ResourceError(fmt::format("{}: would be larger than 4 GiB, which this form cannot hold; export smaller parts", path_.string()));
+    if (data.size() > kLargest || begin + padding + data.size() > kLargest)
+      throw ResourceError(fmt::format("{}: would be larger than 4 GiB, which this form cannot hold; export smaller parts", path_.string()));
     std::string local = "PK\x03\x04";
     common(local, crc, static_cast<std::uint32_t>(data.size()), name, static_cast<std::uint16_t>(4 + padding));
     local += name + "FB", put(local, padding), local.append(padding, 'Z');  // the field torch pads with
@@ -71,7 +80,8 @@ class ZipWriter {
   void commit() {
     const std::uint64_t begin = at_;
     std::string end = "PK\x05\x06";
-    end.append(4, '\0'), put(end, members_), put(end, members_), put(end, static_cast<std::uint32_t>(directory_.size())), put(end, static_cast<std::uint32_t>(begin)), end.append(2, '\0');
+    end.append(4, '\0'), put(end, members_), put(end, members_), put(end, static_cast<std::uint32_t>(directory_.size())),
+        put(end, static_cast<std::uint32_t>(begin)), end.append(2, '\0');
     write(directory_), write(end);
     file_.commit();
   }

@@ -26,7 +26,8 @@ std::string reason_to_ignore(const std::string& name, TowerSource source, const 
   if (name.starts_with("pooler.")) return "the pooler is not used: position 0 is projected instead";
   if (name.starts_with("cls.seq_relationship.")) return "the next-sentence head is not used";
   if (name.starts_with("cls.predictions.decoder.")) return "tied to the word embeddings and predictions.bias";
-  if (name.starts_with("cls.predictions.") && (source != TowerSource::geneformer || !model.has_mgm_head())) return "the language head is not used";
+  if (name.starts_with("cls.predictions.") && (source != TowerSource::geneformer || !model.has_mgm_head()))
+    return "the language head is not used";
   if (source == TowerSource::text_bert && name == kTypes) return "row 0 is folded into the positions";
   return "";
 }
@@ -64,21 +65,26 @@ Matched match(const TensorFiles& files, TowerSource source, const std::string& p
     m.tensors.push_back(t);
     m.tensors.back().name = parameter_of(part, name);
     m.index.push_back(i);
-    if (!names.insert(m.tensors.back().name).second) throw ModelError(fmt::format("{}:{}: the tensor is there with and without the prefix 'bert.'; save one of them", files.where(), t.name));
+    if (!names.insert(m.tensors.back().name).second)
+      throw ModelError(
+          fmt::format("{}:{}: the tensor is there with and without the prefix 'bert.'; save one of them", files.where(), t.name));
   }
   return m;
 }
 
 TensorAccount fill(const TensorFiles& files, TowerSource source, const std::string& part, LangCell& model) {
   Matched m = match(files, source, part, model);
-  const bool has_head = std::any_of(m.tensors.begin(), m.tensors.end(), [](const StoredTensor& t) { return t.name.starts_with("mgm_head."); });
+  const bool has_head =
+      std::any_of(m.tensors.begin(), m.tensors.end(), [](const StoredTensor& t) { return t.name.starts_with("mgm_head."); });
   std::vector<WantedTensor> wanted;
   for (const NamedParameter& p : model.parameters().named()) {
     const bool head = source == TowerSource::geneformer && p.name.starts_with("mgm_head.");
     if (!p.name.starts_with(part + ".") && !head) continue;
     const bool fresh = source == TowerSource::text_bert ? p.name.find(".crossattention.") != std::string::npos : head && !has_head;
-    if (fresh) m.account.fresh.push_back(p.name);
-    else wanted.push_back({p.name, shape_in_file(p, source)});
+    if (fresh)
+      m.account.fresh.push_back(p.name);
+    else
+      wanted.push_back({p.name, shape_in_file(p, source)});
   }
   require_tensors(files.where(), m.tensors, wanted);
   for (std::size_t i = 0; i < m.tensors.size(); ++i) {
@@ -96,8 +102,8 @@ void fold_types(const TensorFiles& files, const std::string& part, LangCell& mod
   if (types == all.end()) return;
   const NamedParameter& positions = *model.parameters().find(fmt::format("{}.{}", part, kPositions));
   if (types->shape.size() != 2 || types->shape[0] < 1 || types->shape[1] != positions.shape[1] || !is_weight(types->type)) {
-    throw ModelError(fmt::format("{}:{}: wanted shape (types, {}) of floats, got {} ({}); take weights and config.json from one model", files.where(), types->name, positions.shape[1],
-                                 name_of(types->type), fmt::join(types->shape, ", ")));
+    throw ModelError(fmt::format("{}:{}: wanted shape (types, {}) of floats, got {} ({}); take weights and config.json from one model",
+                                 files.where(), types->name, positions.shape[1], name_of(types->type), fmt::join(types->shape, ", ")));
   }
   std::vector<float> row(static_cast<std::size_t>(positions.shape[1]));
   files.read(static_cast<std::size_t>(types - all.begin()), row);
@@ -115,7 +121,8 @@ const StoredTensor* find(const TensorFiles& files, std::string_view name) {
 void require_size(const TensorFiles& files, const std::string& tensor, std::vector<std::int64_t> shape, const char* keys) {
   const StoredTensor* t = find(files, tensor);
   if (t && t->shape == shape) return;
-  throw ModelError(fmt::format("{}:{}: wanted shape ({}), by {} of its config.json, got {}; take weights and config.json from one model", files.where(), tensor, fmt::join(shape, ", "), keys,
+  throw ModelError(fmt::format("{}:{}: wanted shape ({}), by {} of its config.json, got {}; take weights and config.json from one model",
+                               files.where(), tensor, fmt::join(shape, ", "), keys,
                                t ? fmt::format("({})", fmt::join(t->shape, ", ")) : "no such tensor"));
 }
 
@@ -126,20 +133,25 @@ TowerConfig read_tower(const std::filesystem::path& folder, const TensorFiles& f
   require_size(files, std::string(kWords), {t.vocabulary, t.width}, "vocab_size and hidden_size");
   require_size(files, std::string(kPositions), {t.positions, t.width}, "max_position_embeddings and hidden_size");
   for (const int layer : {0, t.layers - 1}) {
-    require_size(files, fmt::format("encoder.layer.{}.intermediate.dense.weight", layer), {t.ffn, t.width}, "num_hidden_layers, intermediate_size and hidden_size");
+    require_size(files, fmt::format("encoder.layer.{}.intermediate.dense.weight", layer), {t.ffn, t.width},
+                 "num_hidden_layers, intermediate_size and hidden_size");
   }
   if (find(files, fmt::format("encoder.layer.{}.intermediate.dense.weight", t.layers))) {
-    throw ModelError(fmt::format("{}: has a layer {}, but num_hidden_layers of its config.json is {}; take both from one model", files.where(), t.layers, t.layers));
+    throw ModelError(fmt::format("{}: has a layer {}, but num_hidden_layers of its config.json is {}; take both from one model",
+                                 files.where(), t.layers, t.layers));
   }
   const StoredTensor* cross = find(files, "encoder.layer.0.crossattention.self.key.weight");
   const std::int64_t cross_width = cross && cross->shape.size() == 2 && source == TowerSource::langcell ? cross->shape[1] : 0;
   if (cross_width && t.cross_width && cross_width != t.cross_width) {
-    throw ModelError(fmt::format("{}:{}: wanted {} columns, the encoder_width of its config.json, got {}; take both from one model", files.where(), cross->name, t.cross_width, cross_width));
+    throw ModelError(fmt::format("{}:{}: wanted {} columns, the encoder_width of its config.json, got {}; take both from one model",
+                                 files.where(), cross->name, t.cross_width, cross_width));
   }
   t.cross_width = static_cast<int>(std::min<std::int64_t>(cross_width, 1 << 16));
   const StoredTensor* types = find(files, kTypes);
-  if (source == TowerSource::text_bert || !types) t.types = 0;
-  else require_size(files, std::string(kTypes), {t.types, t.width}, "type_vocab_size and hidden_size");
+  if (source == TowerSource::text_bert || !types)
+    t.types = 0;
+  else
+    require_size(files, std::string(kTypes), {t.types, t.width}, "type_vocab_size and hidden_size");
   if (source == TowerSource::geneformer) ++t.vocabulary;
   return t;
 }
@@ -150,7 +162,9 @@ TensorAccount fill_tower(const TensorFiles& files, TowerSource source, const std
   return account;
 }
 
-TensorAccount fill_head(const TensorFiles& files, const std::string& part, LangCell& model) { return fill(files, TowerSource::langcell, part, model); }
+TensorAccount fill_head(const TensorFiles& files, const std::string& part, LangCell& model) {
+  return fill(files, TowerSource::langcell, part, model);
+}
 
 std::string text_of(const TensorAccount& account) {
   std::map<std::string, int> reasons;

@@ -15,16 +15,19 @@ constexpr std::uint64_t kEndBytes = 22, kLocatorBytes = 20, kEnd64Bytes = 56, kC
 constexpr std::uint64_t kLongestComment = 0xffff, kMostMembers = 100'000, kLongestDirectory = std::uint64_t{64} << 20;
 
 [[noreturn]] void refuse(const InputFile& file, std::string_view found) {
-  throw ModelError(fmt::format("{}: {}; the file is damaged or was not written by torch.save: fetch or write it again", file.path().string(), found));
+  throw ModelError(
+      fmt::format("{}: {}; the file is damaged or was not written by torch.save: fetch or write it again", file.path().string(), found));
 }
 
 // Little-endian numbers of a piece of the file; what lies outside it is an error, never a read.
 class Fields {
  public:
   Fields(const InputFile& file, std::uint64_t begin, std::uint64_t bytes) : file_(file), bytes_(static_cast<size_t>(bytes)) {
-    if (begin > file.bytes() || bytes > file.bytes() - begin || !file.read(begin, std::as_writable_bytes(std::span(bytes_)))) refuse(file, "it ends within its directory");
+    if (begin > file.bytes() || bytes > file.bytes() - begin || !file.read(begin, std::as_writable_bytes(std::span(bytes_))))
+      refuse(file, "it ends within its directory");
   }
-  template <class T> T at(std::uint64_t offset) const {
+  template <class T>
+  T at(std::uint64_t offset) const {
     T value{};
     if (offset > bytes_.size() || sizeof(T) > bytes_.size() - offset) refuse(file_, "a field of its directory is cut off");
     std::memcpy(&value, bytes_.data() + offset, sizeof(T));
@@ -72,7 +75,8 @@ struct CentralEntry {
 };
 
 // Sizes and place of a large member lie in the extra field of kind 1, in this order, where the plain field is all ones.
-void read_zip64(const InputFile& file, const Fields& directory, std::uint64_t at, std::uint64_t extra_bytes, CentralEntry& e, std::uint64_t& packed) {
+void read_zip64(const InputFile& file, const Fields& directory, std::uint64_t at, std::uint64_t extra_bytes, CentralEntry& e,
+                std::uint64_t& packed) {
   for (const std::uint64_t end = at + extra_bytes; at + 4 <= end;) {
     const auto kind = directory.at<std::uint16_t>(at);
     const std::uint64_t bytes = directory.at<std::uint16_t>(at + 2);
@@ -98,7 +102,8 @@ CentralEntry read_entry(const InputFile& file, const Fields& directory, std::uin
   read_zip64(file, directory, at + kCentralBytes + name_bytes, extra_bytes, e, packed);
   e.next = at + kCentralBytes + name_bytes + extra_bytes + directory.at<std::uint16_t>(at + 32);
   if (directory.at<std::uint16_t>(at + 8) & 1) refuse(file, "a member is encrypted");
-  if (directory.at<std::uint16_t>(at + 10) != 0 || packed != e.member.bytes) refuse(file, "a member is compressed, which torch.save never does");
+  if (directory.at<std::uint16_t>(at + 10) != 0 || packed != e.member.bytes)
+    refuse(file, "a member is compressed, which torch.save never does");
   return e;
 }
 
@@ -106,7 +111,8 @@ void locate_data(const InputFile& file, CentralEntry& e) {
   const Fields local(file, e.local, kLocalBytes);
   if (local.at<std::uint32_t>(0) != kLocal) refuse(file, "a member does not begin where the directory says");
   e.member.begin = e.local + kLocalBytes + local.at<std::uint16_t>(26) + local.at<std::uint16_t>(28);
-  if (e.member.begin > file.bytes() || e.member.bytes > file.bytes() - e.member.begin) refuse(file, "a member ends behind the end of the file (cut off?)");
+  if (e.member.begin > file.bytes() || e.member.bytes > file.bytes() - e.member.begin)
+    refuse(file, "a member ends behind the end of the file (cut off?)");
 }
 
 }  // namespace
@@ -118,7 +124,9 @@ bool ZipFile::is_zip(const InputFile& file) {
 
 ZipFile::ZipFile(std::shared_ptr<const InputFile> file) : file_(std::move(file)) {
   const Directory d = find_directory(*file_);
-  if (d.members > kMostMembers || d.bytes > kLongestDirectory) refuse(*file_, fmt::format("a directory of {} members and {} bytes, at most {} and {} are allowed", d.members, d.bytes, kMostMembers, kLongestDirectory));
+  if (d.members > kMostMembers || d.bytes > kLongestDirectory)
+    refuse(*file_, fmt::format("a directory of {} members and {} bytes, at most {} and {} are allowed", d.members, d.bytes, kMostMembers,
+                               kLongestDirectory));
   const Fields directory(*file_, d.begin, d.bytes);
   std::uint64_t at = 0;
   for (std::uint64_t i = 0; i < d.members; ++i) {
@@ -136,7 +144,8 @@ ZipFile::ZipFile(std::shared_ptr<const InputFile> file) : file_(std::move(file))
 }
 
 const ZipMember* ZipFile::find(std::string_view name) const {
-  const auto at = std::lower_bound(members_.begin(), members_.end(), name, [](const ZipMember& m, std::string_view n) { return m.name < n; });
+  const auto at =
+      std::lower_bound(members_.begin(), members_.end(), name, [](const ZipMember& m, std::string_view n) { return m.name < n; });
   return at != members_.end() && at->name == name ? &*at : nullptr;
 }
 

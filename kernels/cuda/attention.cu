@@ -1,0 +1,177 @@
+// Attention forward: tiles of 64 queries × 64 keys on the tensor cores with a running softmax (Dao et al. 2022, FlashAttention); for float,
+// and for rows that are not aligned to 16 bytes, one warp a query.
+#include "kernels/cuda/attention.cuh"
+
+namespace lc::kernels {
+namespace {
+
+using namespace cuda;
+
+// attention_forward_kernel: one block computes 64 queries of one head of one sequence.
+// in   q, k, v (tokens, H·D) bf16, packings      out  o (tokens, H·D), lse (H, tokens) float
+// grid (query tiles of the longest · B, H)   block 128 = 4 warps of 16 rows   shared (1 + 2·2)·64·D·2 bytes
+// moves q + o once, k + v once per query tile, the next key tile while this one computes
+// deterministic; lengths need not be multiples of 64; no keys: o = 0, lse = −∞
+template <int D, bool kDropout>
+__global__ void __launch_bounds__(kAttentionThreads) attention_forward_kernel(AttentionForward<bf16> a, int tiles_of_longest) {
+  const std::int64_t sequence = blockIdx.x / tiles_of_longest;
+  const int first = static_cast<int>(blockIdx.x % tiles_of_longest) * kTile, head = static_cast<int>(blockIdx.y);
+  const Span q_span = span_of(a.queries, sequence), k_span = span_of(a.keys, keys_of(a.queries, sequence));
+  if (first >= q_span.length) return;
+  const int row = warp_of_block() * 16, lane = lane_of_warp(), g = lane / 4, t = lane % 4;
+  bf16* const shared = ptx::dynamic_shared<bf16>();
+  const HeadTile<D> q{shared};
+  const auto stage_k = [&](int i) { return HeadTile<D>{shared + (1 + 2 * (i & 1)) * HeadTile<D>::kElements}; };
+  const auto stage_v = [&](int i) { return HeadTile<D>{shared + (2 + 2 * (i & 1)) * HeadTile<D>::kElements}; };
+  const auto q_rows = head_rows(a.q, q_span.first, head, D), k_rows = head_rows(a.k, k_span.first, head, D);
+  const auto v_rows = head_rows(a.v, k_span.first, head, D);
+  const auto load_keys = [&](int i) {
+    stage_k(i).template load<kAttentionThreads>(k_rows.row(i * kTile), k_rows.stride, k_span.length - i * kTile);
+    stage_v(i).template load<kAttentionThreads>(v_rows.row(i * kTile), v_rows.stride, k_span.length - i * kTile);
+  };
+
+  const int tiles = (k_span.length + kTile - 1) / kTile;
+  q.template load<kAttentionThreads>(q_rows.row(first), q_rows.stride, q_span.length - first);
+  if (tiles > 0) load_keys(0);
+  ptx::copy_async_commit();
+
+  Fragment<D / 8> o{};
+  float top[2] = {-INFINITY, -INFINITY}, sum[2] = {0, 0};
+  const float scale = a.scale * kLog2e;
+  for (int i = 0; i < tiles; ++i) {
+    if (i + 1 < tiles) load_keys(i + 1);
+    ptx::copy_async_commit();
+    ptx::copy_async_wait<1>();
+    __syncthreads();
+    Fragment<8> s;
+    product_of_rows<D>(s, q, row, stage_k(i));
+    float highest[2] = {top[0], top[1]};
+    const int valid = k_span.length - i * kTile - 2 * t;  // keys of this tile from the lane's first column on
+#pragma unroll
+    for (int j = 0; j < 8; ++j) {
+#pragma unroll
+      for (int e = 0; e < 4; ++e) {
+        s[j][e] = 8 * j + (e & 1) < valid ? s[j][e] * scale : -INFINITY;
+        highest[e / 2] = fmaxf(highest[e / 2], s[j][e]);
+      }
+    }
+    float shrink[2];
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      highest[half] = fmaxf(highest[half], __shfl_xor_sync(kWholeWarp, highest[half], 1));
+      highest[half] = fmaxf(highest[half], __shfl_xor_sync(kWholeWarp, highest[half], 2));
+      shrink[half] = ptx::exp2(top[half] - highest[half]);
+      top[half] = highest[half];
+      sum[half] *= shrink[half];
+    }
+    KeepStrip keep;
+    if constexpr (kDropout) keep = keep_strip(a.dropout, a.queries.keys[sequence], head, first + row, i * kTile);
+#pragma unroll  // without it the fragments lie in local memory: no spill, but a stack frame
+    for (int j = 0; j < 8; ++j) {
+#pragma unroll
+      for (int e = 0; e < 4; ++e) {
+        const float p = ptx::exp2(s[j][e] - top[e / 2]);
+        sum[e / 2] += p;
+        s[j][e] = p;
+        if constexpr (kDropout) s[j][e] = keep.keeps(j, e) ? p : 0.0f;
+      }
+    }
+#pragma unroll
+    for (int j = 0; j < D / 8; ++j) o[j][0] *= shrink[0], o[j][1] *= shrink[0], o[j][2] *= shrink[1], o[j][3] *= shrink[1];
+    add_product<D>(o, s, stage_v(i));
+    __syncthreads();
+  }
+  ptx::copy_async_wait<0>();
+
+  float factor[2];
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    sum[half] = warp_sum<4>(sum[half]);
+    factor[half] = tiles > 0 ? keep_scale(a.dropout) / sum[half] : 0.0f;
+    const int r = first + row + g + 8 * half;
+    if (a.lse && t == 0 && r < q_span.length) a.lse[head * a.q.rows + q_span.first + r] = (top[half] + log2f(sum[half])) * kLn2;
+  }
+  store_rows<D>(head_rows(a.o, q_span.first, head, D), first + row, q_span.length, o, factor, Into::write);
+}
+
+// attention_forward_plain_kernel: one warp computes one query of one head, a lane D/32 of its columns.
+// in   q, k, v (tokens, H·D), packings      out  o (tokens, H·D), lse (H, tokens) float
+// grid (tokens / 4, H)   block 128   shared none
+// moves k + v once per query
+template <int D, class T>
+__global__ void __launch_bounds__(kAttentionThreads) attention_forward_plain_kernel(AttentionForward<T> a) {
+  constexpr int kEach = D / kWarpSize;
+  const std::int64_t token = static_cast<std::int64_t>(blockIdx.x) * kAttentionWarps + warp_of_block();
+  if (token >= a.q.rows) return;
+  const std::int64_t sequence = a.queries.sequence_of[token];
+  const int head = static_cast<int>(blockIdx.y), lane = lane_of_warp();
+  const int row = static_cast<int>(token - a.queries.offsets[sequence]);
+  const Span keys = span_of(a.keys, keys_of(a.queries, sequence));
+  const auto k_rows = head_rows(a.k, keys.first, head, D), v_rows = head_rows(a.v, keys.first, head, D);
+  const T* const q = a.q.row(token) + head * D + lane;
+  float query[kEach], o[kEach] = {}, top = -INFINITY, sum = 0;
+#pragma unroll
+  for (int c = 0; c < kEach; ++c) query[c] = to_float(q[c * kWarpSize]) * a.scale;
+  for (int key = 0; key < keys.length; ++key) {
+    float score = 0;
+#pragma unroll
+    for (int c = 0; c < kEach; ++c) score += query[c] * to_float(k_rows.row(key)[lane + c * kWarpSize]);
+    score = warp_sum(score);
+    const float highest = fmaxf(top, score), shrink = expf(top - highest), p = expf(score - highest);
+    const float kept = a.dropout.rate > 0 && !keeps(a.dropout, a.queries.keys[sequence], head, row, key) ? 0.0f : p;
+    top = highest, sum = sum * shrink + p;
+#pragma unroll
+    for (int c = 0; c < kEach; ++c) o[c] = o[c] * shrink + kept * to_float(v_rows.row(key)[lane + c * kWarpSize]);
+  }
+  const float factor = sum == 0 ? 0.0f : keep_scale(a.dropout) / sum;
+  T* const to = a.o.row(token) + head * D + lane;
+#pragma unroll
+  for (int c = 0; c < kEach; ++c) to[c * kWarpSize] = from_float<T>(o[c] * factor);
+  if (a.lse && lane == 0) a.lse[head * a.q.rows + token] = top + logf(sum);
+}
+
+template <int D>
+void run_tiles(const Queue& queue, const AttentionForward<bf16>& a) {
+  const auto tiles = static_cast<int>(ceil_div(a.queries.longest, kTile));
+  const Grid grid{dim3(static_cast<unsigned>(tiles * a.queries.sequences), static_cast<unsigned>(a.heads)), dim3(kAttentionThreads),
+                  5 * HeadTile<D>::kBytes};
+  launch("attention_forward_kernel", a.dropout.rate > 0 ? attention_forward_kernel<D, true> : attention_forward_kernel<D, false>, grid,
+         queue, a, tiles);
+}
+
+template <int D, class T>
+void run(const Queue& queue, const AttentionForward<T>& a) {
+  if constexpr (dtype_of<T> == DType::bf16) {
+    if (fits_tiles(a.q) && fits_tiles(a.k) && fits_tiles(a.v) && fits_tiles(a.o)) return run_tiles<D>(queue, a);
+  }
+  const Grid grid{dim3(static_cast<unsigned>(ceil_div(a.q.rows, kAttentionWarps)), static_cast<unsigned>(a.heads)),
+                  dim3(kAttentionThreads)};
+  launch("attention_forward_plain_kernel", attention_forward_plain_kernel<D, T>, grid, queue, a);
+}
+
+template <class T>
+void forward(const Queue& queue, const AttentionForward<T>& a) {
+  switch (a.q.columns / a.heads) {
+    case 32:
+      return run<32>(queue, a);
+    case 64:
+      return run<64>(queue, a);
+    case 128:
+      return run<128>(queue, a);
+    default:
+      throw std::runtime_error("attention: wanted heads 32, 64 or 128 wide, got " + std::to_string(a.q.columns / a.heads));
+  }
+}
+
+}  // namespace
+
+template <>
+void attention_forward<Device::cuda, float>(Queue queue, const AttentionForward<float>& a) {
+  forward(queue, a);
+}
+template <>
+void attention_forward<Device::cuda, bf16>(Queue queue, const AttentionForward<bf16>& a) {
+  forward(queue, a);
+}
+
+}  // namespace lc::kernels
