@@ -1,5 +1,5 @@
 // Times the operators on the cases that the tests judge: forward, and forward with backward; beside each the share of this machine's own
-// peak, measured first.   usage: kernels [--filter TEXT] [--json FILE] [--seconds S] [--bf16]
+// peak, measured first (on the CPU).   usage: kernels [--filter TEXT] [--device cpu|cuda] [--json FILE] [--seconds S] [--bf16]
 #include <fmt/format.h>
 #include <omp.h>
 
@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "engine/atomic_file.h"
+#include "engine/memory.h"
 #include "engine/tape.h"
 #include "kernels/cpu/dispatch.h"
 #include "tests/words.h"
@@ -18,14 +19,22 @@ using lc::Tensor;
 using Clock = std::chrono::steady_clock;
 double now() { return std::chrono::duration<double>(Clock::now().time_since_epoch()).count(); }
 
+// Returns when the device has done all that was asked of it: it reads a number back.
+void wait() {
+  if (lc::test::test_queue().device == lc::Device::cuda) lc::test::ids_of({0}).to_host<std::int32_t>();
+}
+
+// On a GPU several runs are timed as one, so that asking for them overlaps their work as it does in a step.
 template <class F>
 double median_seconds(double budget, F&& f) {
-  f();
+  const int at_once = lc::test::test_queue().device == lc::Device::cuda ? 20 : 1;
+  f(), wait();
   std::vector<double> times;
   for (const double start = now(); times.size() < 3 || (now() - start < budget && times.size() < 1000);) {
     const double t = now();
-    f();
-    times.push_back(now() - t);
+    for (int i = 0; i < at_once; ++i) f();
+    wait();
+    times.push_back((now() - t) / at_once);
   }
   std::nth_element(times.begin(), times.begin() + static_cast<std::ptrdiff_t>(times.size() / 2), times.end());
   return times[times.size() / 2];
@@ -60,32 +69,41 @@ Timed time_case(const lc::test::OpCase& c, lc::DType storage, double budget) {
 
 int main(int argc, char** argv) {
   CLI::App app("operator benchmarks on the tests' cases");
-  std::string filter, json_file;
+  std::string filter, json_file, device = "cpu";
   double seconds = 0.2;
   bool bf16 = false, small = false;
   app.add_option("--filter", filter, "only cases whose 'word / name' contains this");
+  app.add_option("--device", device, "cpu or cuda")->check(CLI::IsMember({"cpu", "cuda"}));
   app.add_option("--json", json_file, "write the table as JSON");
   app.add_option("--seconds", seconds, "per measurement");
   app.add_flag("--bf16", bf16, "bf16 storage instead of float");
   app.add_flag("--small", small, "also the cases that are too small to say anything about speed");
   CLI11_PARSE(app, argc, argv);
 
-  const lc::kernels::MachinePeak peak = lc::kernels::measure_peak();
-  fmt::print("{}, {} threads: {:.0f} GFLOP/s (float FMA loop), {:.1f} GB/s (memcpy, read + written)\n", lc::kernels::instruction_set(),
-             omp_get_max_threads(), peak.gflops, peak.gbytes);
+  const bool cpu = device == "cpu";
+  const lc::kernels::MachinePeak peak = cpu ? lc::kernels::measure_peak() : lc::kernels::MachinePeak{};
+  if (cpu) {
+    fmt::print("{}, {} threads: {:.0f} GFLOP/s (float FMA loop), {:.1f} GB/s (memcpy, read + written)\n", lc::kernels::instruction_set(),
+               omp_get_max_threads(), peak.gflops, peak.gbytes);
+  } else {
+    lc::test::test_queue() = {lc::Device::cuda};
+    lc::require_device(lc::test::test_queue());
+  }
   fmt::print("{:<18} {:<44} {:>10} {:>9} {:>8} {:>6} {:>12} {:>9}\n", "word", "case", "forward us", "GFLOP/s", "GB/s", "% peak",
              "fwd+bwd us", "GFLOP/s");
   nlohmann::ordered_json rows = nlohmann::ordered_json::array();
   for (const lc::test::OpCase& c : lc::test::all_cases()) {
+    if (!cpu && std::string(LC_CUDA_WORDS).find(" " + c.word + " ") == std::string::npos) continue;
     if ((c.word + " / " + c.name).find(filter) == std::string::npos || (!small && !c.benchmark_only)) continue;
     const Timed t = time_case(c, bf16 ? lc::DType::bf16 : lc::DType::f32, seconds);
     const double gflops = c.flops / t.forward / 1e9, gbytes = c.bytes / t.forward / 1e9,
-                 share = std::max(gflops / peak.gflops, gbytes / peak.gbytes);
+                 share = cpu ? std::max(gflops / peak.gflops, gbytes / peak.gbytes) : 0;  // of a GPU no peak is measured
     const double both = 3 * c.flops / t.both / 1e9;
     fmt::print("{:<18} {:<44} {:>10.1f} {:>9.1f} {:>8.1f} {:>6.0f} {:>12.1f} {:>9.1f}\n", c.word, c.name, t.forward * 1e6, gflops, gbytes,
                share * 100, t.both * 1e6, both);
     rows.push_back({{"word", c.word},
                     {"case", c.name},
+                    {"device", device},
                     {"storage", bf16 ? "bf16" : "f32"},
                     {"forward_s", t.forward},
                     {"forward_backward_s", t.both},

@@ -7,37 +7,42 @@ namespace {
 
 using namespace cuda;
 
-// attention_forward_kernel: one block computes 64 queries of one head of one sequence.
+// attention_forward_kernel: one block computes 16 queries a warp of one head of one sequence; many warps share the keys they load.
 // in   q, k, v (tokens, H·D) bf16, packings      out  o (tokens, H·D), lse (H, tokens) float
-// grid (query tiles of the longest · B, H)   block 128 = 4 warps of 16 rows   shared (1 + 2·2)·64·D·2 bytes
+// grid (query tiles of the longest · B, H)   block 32·kWarps   shared (16·kWarps + 2·2·64)·D·2 bytes
 // moves q + o once, k + v once per query tile, the next key tile while this one computes
 // deterministic; lengths need not be multiples of 64; no keys: o = 0, lse = −∞
-template <int D, bool kDropout>
-__global__ void __launch_bounds__(kAttentionThreads) attention_forward_kernel(AttentionForward<bf16> a, int tiles_of_longest) {
+template <int D, bool kDropout, int kWarps>
+__global__ void __launch_bounds__(kWarps* kWarpSize, D <= 64 ? 16 / kWarps : 1)
+    attention_forward_kernel(AttentionForward<bf16> a, int tiles_of_longest) {
+  constexpr int kThreads = kWarps * kWarpSize, kRows = 16 * kWarps;
   const std::int64_t sequence = blockIdx.x / tiles_of_longest;
-  const int first = static_cast<int>(blockIdx.x % tiles_of_longest) * kTile, head = static_cast<int>(blockIdx.y);
+  const int first = static_cast<int>(blockIdx.x % tiles_of_longest) * kRows, head = static_cast<int>(blockIdx.y);
   const Span q_span = span_of(a.queries, sequence), k_span = span_of(a.keys, keys_of(a.queries, sequence));
   if (first >= q_span.length) return;
   const int row = warp_of_block() * 16, lane = lane_of_warp(), g = lane / 4, t = lane % 4;
   bf16* const shared = ptx::dynamic_shared<bf16>();
-  const HeadTile<D> q{shared};
-  const auto stage_k = [&](int i) { return HeadTile<D>{shared + (1 + 2 * (i & 1)) * HeadTile<D>::kElements}; };
-  const auto stage_v = [&](int i) { return HeadTile<D>{shared + (2 + 2 * (i & 1)) * HeadTile<D>::kElements}; };
+  const Tile<kRows, D> q{shared};
+  bf16* const stages = shared + Tile<kRows, D>::kElements;
+  const auto stage_k = [&](int i) { return HeadTile<D>{stages + 2 * (i & 1) * HeadTile<D>::kElements}; };
+  const auto stage_v = [&](int i) { return HeadTile<D>{stages + (2 * (i & 1) + 1) * HeadTile<D>::kElements}; };
   const auto q_rows = head_rows(a.q, q_span.first, head, D), k_rows = head_rows(a.k, k_span.first, head, D);
   const auto v_rows = head_rows(a.v, k_span.first, head, D);
   const auto load_keys = [&](int i) {
-    stage_k(i).template load<kAttentionThreads>(k_rows.row(i * kTile), k_rows.stride, k_span.length - i * kTile);
-    stage_v(i).template load<kAttentionThreads>(v_rows.row(i * kTile), v_rows.stride, k_span.length - i * kTile);
+    stage_k(i).template load<kThreads>(k_rows.row(i * kTile), k_rows.stride, k_span.length - i * kTile);
+    stage_v(i).template load<kThreads>(v_rows.row(i * kTile), v_rows.stride, k_span.length - i * kTile);
   };
 
   const int tiles = (k_span.length + kTile - 1) / kTile;
-  q.template load<kAttentionThreads>(q_rows.row(first), q_rows.stride, q_span.length - first);
+  q.template load<kThreads>(q_rows.row(first), q_rows.stride, q_span.length - first);
   if (tiles > 0) load_keys(0);
   ptx::copy_async_commit();
 
   Fragment<D / 8> o{};
-  float top[2] = {-INFINITY, -INFINITY}, sum[2] = {0, 0};
+  float top[2] = {-INFINITY, -INFINITY}, sum[2] = {0, 0};  // top before scaling
   const float scale = a.scale * kLog2e;
+  KeepStrip keep;
+  if constexpr (kDropout) keep.threshold = keep_threshold(a.dropout, a.queries.keys[sequence], head, (first + row) / 16);
   for (int i = 0; i < tiles; ++i) {
     if (i + 1 < tiles) load_keys(i + 1);
     ptx::copy_async_commit();
@@ -45,32 +50,30 @@ __global__ void __launch_bounds__(kAttentionThreads) attention_forward_kernel(At
     __syncthreads();
     Fragment<8> s;
     product_of_rows<D>(s, q, row, stage_k(i));
-    float highest[2] = {top[0], top[1]};
     const int valid = k_span.length - i * kTile - 2 * t;  // keys of this tile from the lane's first column on
-#pragma unroll
+#pragma unroll  // in every tile: a branch for the last one would cost the registers of a second block
     for (int j = 0; j < 8; ++j) {
 #pragma unroll
-      for (int e = 0; e < 4; ++e) {
-        s[j][e] = 8 * j + (e & 1) < valid ? s[j][e] * scale : -INFINITY;
-        highest[e / 2] = fmaxf(highest[e / 2], s[j][e]);
-      }
+      for (int e = 0; e < 4; ++e) s[j][e] = 8 * j + (e & 1) < valid ? s[j][e] : -INFINITY;
     }
-    float shrink[2];
+    float shrink[2], minus_top[2];
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      highest[half] = fmaxf(highest[half], __shfl_xor_sync(kWholeWarp, highest[half], 1));
-      highest[half] = fmaxf(highest[half], __shfl_xor_sync(kWholeWarp, highest[half], 2));
-      shrink[half] = ptx::exp2(top[half] - highest[half]);
-      top[half] = highest[half];
+      float highest = top[half];
+#pragma unroll
+      for (int j = 0; j < 8; ++j) highest = fmaxf(highest, fmaxf(s[j][2 * half], s[j][2 * half + 1]));
+      highest = fmaxf(highest, __shfl_xor_sync(kWholeWarp, highest, 1));
+      highest = fmaxf(highest, __shfl_xor_sync(kWholeWarp, highest, 2));
+      shrink[half] = ptx::exp2((top[half] - highest) * scale);
+      top[half] = highest, minus_top[half] = -highest * scale;
       sum[half] *= shrink[half];
     }
-    KeepStrip keep;
-    if constexpr (kDropout) keep = keep_strip(a.dropout, a.queries.keys[sequence], head, first + row, i * kTile);
+    if constexpr (kDropout) draw(keep, a.dropout, {a.queries.keys[sequence], head, first + row, i * kTile});
 #pragma unroll  // without it the fragments lie in local memory: no spill, but a stack frame
     for (int j = 0; j < 8; ++j) {
 #pragma unroll
       for (int e = 0; e < 4; ++e) {
-        const float p = ptx::exp2(s[j][e] - top[e / 2]);
+        const float p = ptx::exp2(fmaf(s[j][e], scale, minus_top[e / 2]));
         sum[e / 2] += p;
         s[j][e] = p;
         if constexpr (kDropout) s[j][e] = keep.keeps(j, e) ? p : 0.0f;
@@ -89,7 +92,7 @@ __global__ void __launch_bounds__(kAttentionThreads) attention_forward_kernel(At
     sum[half] = warp_sum<4>(sum[half]);
     factor[half] = tiles > 0 ? keep_scale(a.dropout) / sum[half] : 0.0f;
     const int r = first + row + g + 8 * half;
-    if (a.lse && t == 0 && r < q_span.length) a.lse[head * a.q.rows + q_span.first + r] = (top[half] + log2f(sum[half])) * kLn2;
+    if (a.lse && t == 0 && r < q_span.length) a.lse[head * a.q.rows + q_span.first + r] = (top[half] * scale + log2f(sum[half])) * kLn2;
   }
   store_rows<D>(head_rows(a.o, q_span.first, head, D), first + row, q_span.length, o, factor, Into::write);
 }
@@ -130,19 +133,23 @@ __global__ void __launch_bounds__(kAttentionThreads) attention_forward_plain_ker
   if (a.lse && lane == 0) a.lse[head * a.q.rows + token] = top + logf(sum);
 }
 
-template <int D>
+template <int D, int kWarps>
 void run_tiles(const Queue& queue, const AttentionForward<bf16>& a) {
-  const auto tiles = static_cast<int>(ceil_div(a.queries.longest, kTile));
-  const Grid grid{dim3(static_cast<unsigned>(tiles * a.queries.sequences), static_cast<unsigned>(a.heads)), dim3(kAttentionThreads),
-                  5 * HeadTile<D>::kBytes};
-  launch("attention_forward_kernel", a.dropout.rate > 0 ? attention_forward_kernel<D, true> : attention_forward_kernel<D, false>, grid,
-         queue, a, tiles);
+  const auto tiles = static_cast<int>(ceil_div(a.queries.longest, 16 * kWarps));
+  const Grid grid{dim3(static_cast<unsigned>(tiles * a.queries.sequences), static_cast<unsigned>(a.heads)), dim3(kWarps * kWarpSize),
+                  Tile<16 * kWarps, D>::kBytes + 4 * HeadTile<D>::kBytes};
+  launch("attention_forward_kernel",
+         a.dropout.rate > 0 ? attention_forward_kernel<D, true, kWarps> : attention_forward_kernel<D, false, kWarps>, grid, queue, a,
+         tiles);
 }
 
 template <int D, class T>
 void run(const Queue& queue, const AttentionForward<T>& a) {
   if constexpr (dtype_of<T> == DType::bf16) {
-    if (fits_tiles(a.q) && fits_tiles(a.k) && fits_tiles(a.v) && fits_tiles(a.o)) return run_tiles<D>(queue, a);
+    const bool aligned = fits_tiles(a.q) && fits_tiles(a.k) && fits_tiles(a.v) && fits_tiles(a.o);
+    const std::int64_t large_tiles = ceil_div(a.queries.longest, 128) * a.queries.sequences * a.heads;
+    const bool small = a.queries.longest <= 64 || large_tiles < 2 * multiprocessors(queue);  // then smaller tiles fill the device better
+    if (aligned) return small ? run_tiles<D, 4>(queue, a) : run_tiles<D, 8>(queue, a);
   }
   const Grid grid{dim3(static_cast<unsigned>(ceil_div(a.q.rows, kAttentionWarps)), static_cast<unsigned>(a.heads)),
                   dim3(kAttentionThreads)};

@@ -41,8 +41,8 @@ __device__ __forceinline__ HeadRows<T> head_rows(const kernels::Rows<T>& rows, s
 }
 
 // s (16 × 64) = rows `row` … of a · bᵀ
-template <int D>
-__device__ __forceinline__ void product_of_rows(Fragment<8>& s, const HeadTile<D>& a, int row, const HeadTile<D>& b) {
+template <int D, class Rows>
+__device__ __forceinline__ void product_of_rows(Fragment<8>& s, const Rows& a, int row, const HeadTile<D>& b) {
 #pragma unroll
   for (int j = 0; j < 8; ++j) s[j][0] = s[j][1] = s[j][2] = s[j][3] = 0;
 #pragma unroll
@@ -120,20 +120,22 @@ __device__ __forceinline__ void store_rows(const HeadRows<bf16>& to, int row, in
 }
 
 // The mask of 16 queries (a row block) × 64 keys from `first_key` on, for this lane's elements of a Fragment<8>.
+// The threshold belongs to the row block alone.
 struct KeepStrip {
   Philox bits[2];
-  std::uint32_t threshold;
+  std::uint32_t threshold = 0;
   __device__ __forceinline__ bool keeps(int j, int e) const { return (bits[j / 4].word[j % 4] >> (8 * e) & 0xffu) < threshold; }
 };
-__device__ __forceinline__ KeepStrip keep_strip(const Dropout& d, std::uint64_t sequence, int head, int first_row, int first_key) {
-  KeepStrip strip;
-  strip.threshold = keep_threshold(d, sequence, head, first_row / 16);
+struct StripPlace {
+  std::uint64_t sequence;
+  int head, first_row, first_key;
+};
+__device__ __forceinline__ void draw(KeepStrip& strip, const Dropout& d, const StripPlace& at) {
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
-    strip.bits[half] =
-        attention_bits(d, sequence, head, first_row / 16, attention_column_block_and_lane(first_key / 32 + half, lane_of_warp()));
+    strip.bits[half] = attention_bits(d, at.sequence, at.head, at.first_row / 16,
+                                      attention_column_block_and_lane(at.first_key / 32 + half, lane_of_warp()));
   }
-  return strip;
 }
 // The same for one element, by whoever has only that one.
 __device__ __forceinline__ bool keeps(const Dropout& d, std::uint64_t sequence, int head, int row, int key) {

@@ -23,8 +23,8 @@ __global__ void __launch_bounds__(kAttentionThreads) attention_delta_kernel(Atte
 }
 
 // P (a weight before dropout) and dS of the warp's 16 queries × 64 keys, from scores and products dO · v.
-// row_lse (times log2 e) and row_delta are those of the lane's two rows; queries and keys outside give 0.
-template <bool kDropout>
+// row_lse (times log2 e) and row_delta are those of the lane's two rows; queries and keys outside give 0, and kWhole says there are none.
+template <bool kDropout, bool kWhole>
 __device__ __forceinline__ void gradients_of_scores(Fragment<8>& s, Fragment<8>& ds, const KeepStrip& keep, const float (&row_lse)[2],
                                                     const float (&row_delta)[2], const bool (&row_valid)[2], int valid_keys, float scale,
                                                     float kept_scale) {
@@ -34,7 +34,7 @@ __device__ __forceinline__ void gradients_of_scores(Fragment<8>& s, Fragment<8>&
 #pragma unroll
     for (int e = 0; e < 4; ++e) {
       const int half = e / 2;
-      const bool valid = 8 * j + 2 * t + (e & 1) < valid_keys && row_valid[half];
+      const bool valid = kWhole || (8 * j + 2 * t + (e & 1) < valid_keys && row_valid[half]);
       const float p = valid ? ptx::exp2(s[j][e] * scale - row_lse[half]) : 0.0f;
       const float m = !kDropout ? 1.0f : keep.keeps(j, e) ? kept_scale : 0.0f;
       ds[j][e] = p * (ds[j][e] * m - row_delta[half]);
@@ -95,8 +95,15 @@ __global__ void __launch_bounds__(kAttentionThreads) attention_key_gradient_kern
       product_of_rows<D>(p, stage_q(i), own, k);
       product_of_rows<D>(ds, stage_do(i), own, v);
       KeepStrip keep;
-      if constexpr (kDropout) keep = keep_strip(a.dropout, a.queries.keys[sequence], head, i * kTile + own, first);
-      gradients_of_scores<kDropout>(p, ds, keep, lse, delta, valid, keys.length - first, a.scale * kLog2e, keep_scale(a.dropout));
+      if constexpr (kDropout) {
+        keep.threshold = keep_threshold(a.dropout, a.queries.keys[sequence], head, (i * kTile + own) / 16);
+        draw(keep, a.dropout, {a.queries.keys[sequence], head, i * kTile + own, first});
+      }
+      const bool whole = (i + 1) * kTile <= queries.length && first + kTile <= keys.length;
+      if (whole)
+        gradients_of_scores<kDropout, true>(p, ds, keep, lse, delta, valid, kTile, a.scale * kLog2e, keep_scale(a.dropout));
+      else
+        gradients_of_scores<kDropout, false>(p, ds, keep, lse, delta, valid, keys.length - first, a.scale * kLog2e, keep_scale(a.dropout));
       put_fragments(weights, own, p);
       put_fragments(d_scores, own, ds);
       __syncthreads();
@@ -148,6 +155,8 @@ __global__ void __launch_bounds__(kAttentionThreads) attention_query_gradient_ke
     if (valid[half]) lse[half] = a.lse[at] * kLog2e, delta[half] = a.workspace[at];
   }
   Fragment<D / 8> dq{};
+  KeepStrip keep;
+  if constexpr (kDropout) keep.threshold = keep_threshold(a.dropout, a.queries.keys[sequence], head, (first + own) / 16);
   for (int i = 0; i < tiles; ++i) {
     if (i + 1 < tiles) load(i + 1);
     ptx::copy_async_commit();
@@ -156,9 +165,13 @@ __global__ void __launch_bounds__(kAttentionThreads) attention_query_gradient_ke
     Fragment<8> s, ds;
     product_of_rows<D>(s, q, own, stage_k(i));
     product_of_rows<D>(ds, d_o, own, stage_v(i));
-    KeepStrip keep;
-    if constexpr (kDropout) keep = keep_strip(a.dropout, a.queries.keys[sequence], head, first + own, i * kTile);
-    gradients_of_scores<kDropout>(s, ds, keep, lse, delta, valid, keys.length - i * kTile, a.scale * kLog2e, keep_scale(a.dropout));
+    if constexpr (kDropout) draw(keep, a.dropout, {a.queries.keys[sequence], head, first + own, i * kTile});
+    if (first + kTile <= queries.length && (i + 1) * kTile <= keys.length) {
+      gradients_of_scores<kDropout, true>(s, ds, keep, lse, delta, valid, kTile, a.scale * kLog2e, keep_scale(a.dropout));
+    } else {
+      gradients_of_scores<kDropout, false>(s, ds, keep, lse, delta, valid, keys.length - i * kTile, a.scale * kLog2e,
+                                           keep_scale(a.dropout));
+    }
     add_product<D>(dq, ds, stage_k(i));
     __syncthreads();
   }

@@ -13,6 +13,12 @@ inline void check(const char* what, cudaError_t error) {
 }
 inline cudaStream_t stream_of(const Queue& queue) { return static_cast<cudaStream_t>(queue.stream); }
 
+inline int multiprocessors(const Queue& queue) {
+  int count = 0;
+  check("multiprocessors", cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, queue.index));
+  return count;
+}
+
 constexpr std::int64_t ceil_div(std::int64_t n, std::int64_t d) { return (n + d - 1) / d; }
 
 struct Grid {

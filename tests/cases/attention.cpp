@@ -115,6 +115,7 @@ std::vector<OpCase> attention_cases() {
   const PackingPtr texts = packing_of({7, 40, 0, 40, 65, 1}, 5, {0, 0, 1, 0, 1, 3}), cells = packing_of({133, 20, 9, 0}, 6);
   const PackingPtr nothing = packing_of({0, 0}), none = packing_of({});
   const PackingPtr cell_512 = packing_of(std::vector<std::int32_t>(8, 512)), cell_2048 = packing_of({2048});
+  const PackingPtr many_1024 = packing_of(std::vector<std::int32_t>(16, 1024)), many_2048 = packing_of(std::vector<std::int32_t>(8, 2048));
   const PackingPtr text_40 = packing_of(std::vector<std::int32_t>(12, 40), 1, std::vector<std::int32_t>(12, 0));
   return {
       case_of("self, ragged, 32 wide", {2, 32, some, some}),
@@ -132,6 +133,9 @@ std::vector<OpCase> attention_cases() {
       large("self, 8 × 512 tokens", {4, 64, cell_512, cell_512}),
       large("self, 8 × 512 tokens, dropout", {4, 64, cell_512, cell_512, {0.02f, {{1, 2}}, 3}}),
       large("self, 2048 tokens", {4, 64, cell_2048, cell_2048}),
+      large("self, 16 × 1024 tokens, 8 heads", {8, 64, many_1024, many_1024}),
+      large("self, 8 × 2048 tokens, 8 heads", {8, 64, many_2048, many_2048}),
+      large("self, 8 × 2048 tokens, 8 heads, dropout", {8, 64, many_2048, many_2048, {0.02f, {{1, 2}}, 3}}),
       large("cross, 12 × 40 queries of one 2048 tokens", {12, 64, text_40, cell_2048}),
   };
 }

@@ -154,6 +154,8 @@ std::vector<OpCase> norm_cases() {
       make("dropout, ragged", {.lengths = ragged(5, 40, 3), .columns = 65, .dropout = 0.3f}),
       make("dropout, residual and bias", {.lengths = ragged(7, 35, 4), .columns = 33, .dropout = 0.1f, .residual = true, .bias = true}),
       make("dropout at more than 256 columns", {.lengths = {17, 3}, .columns = 300, .dropout = 0.02f, .residual = true, .bias = true}),
+      make("sixteen columns at a time", {.lengths = ragged(5, 40, 5), .columns = 48, .dropout = 0.1f, .residual = true, .bias = true}),
+      make("more columns than a warp takes at once", {.lengths = {19}, .columns = 560, .dropout = 0.1f, .residual = true}),
       make("no rows", {.lengths = {}, .columns = 5, .dropout = 0.1f, .residual = true, .bias = true}),
       its_own_residual(),
       used_twice(),

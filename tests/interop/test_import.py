@@ -34,7 +34,7 @@ def rewritten(path, change):
 def poisoned(bundle):
     class Call:
         def __reduce__(self):
-            return print, ("executed",)
+            return print, ("a bomb went off",)
 
     rewritten(bundle / "ctm_head.bin", lambda m: m.update({"ctm_head/data.pkl": pickle.dumps({"weight": Call()}, protocol=2)}))
 
@@ -113,7 +113,7 @@ def test_a_wrong_bundle_is_refused_in_one_line_and_leaves_nothing(langcell, shar
     change(bundle)
     done = langcell("import", "--langcell", bundle, "--genes", shared("data/geneformer_v1_genes.tsv"), "--out", tmp_path / "model", code=4)
     assert len(done.stderr.splitlines()) == 1 and word in done.stderr, done.stderr
-    assert "executed" not in done.stdout + done.stderr
+    assert "a bomb went off" not in done.stdout + done.stderr
     assert sorted(p.name for p in tmp_path.iterdir()) == ["bundle"]
 
 

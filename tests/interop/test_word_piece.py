@@ -27,6 +27,8 @@ def test_every_assigned_code_point_alone_and_inside_a_word(langcell, tmp_path):
         "--set",
         "train.batch_size=4",
         "--set",
+        "data.max_text_tokens=512",
+        "--set",
         f'model.text_vocab="{tmp_path / "vocab.txt"}"',
     )
     (tmp_path / "texts.json").write_text(json.dumps({f"{i:04d}": text for i, text in enumerate(texts)}))

@@ -1,0 +1,30 @@
+// Every case of every word that has a CUDA file, built once for the CPU and once for CUDA.
+#pragma once
+#include <cctype>
+#include <string>
+#include <vector>
+
+#include "tests/words.h"
+
+namespace lc::test {
+
+inline std::vector<OnBoth> cases_on_both() {
+  std::vector<OpCase> cpu = all_cases();
+  test_queue() = Queue{Device::cuda};
+  std::vector<OpCase> cuda = all_cases();
+  test_queue() = Queue{};
+  std::vector<OnBoth> both;
+  for (std::size_t i = 0; i < cpu.size(); ++i) {
+    const bool has_cuda = std::string(LC_CUDA_WORDS).find(" " + cpu[i].word + " ") != std::string::npos;
+    if (has_cuda && !cpu[i].benchmark_only) both.push_back({std::move(cpu[i]), std::move(cuda[i])});
+  }
+  return both;
+}
+
+inline std::string name_of(std::size_t index, const OpCase& c) {
+  std::string s = std::to_string(index) + "_" + c.word + "_";
+  for (const char letter : c.name) s += std::isalnum(static_cast<unsigned char>(letter)) ? letter : '_';
+  return s;
+}
+
+}  // namespace lc::test
