@@ -317,7 +317,7 @@ void cross_entropy_backward(Queue, const CrossEntropyBackward<T>&);
 
 // ---- rank_encoding: counts to tokens (SPEC §2; Theodoris et al. 2023): count / n_counts · 10⁴ in float, / median in double, descending
 struct RankEncoding {
-  std::int64_t cells = 0;
+  std::int64_t cells = 0, nonzeros = 0, longest = 0;  // nonzeros: of all cells; longest: of the cell that has most
   const std::int64_t* indptr = nullptr;           // (cells+1) into columns and counts
   const std::int32_t* columns = nullptr;          // (nnz) matrix columns, any order, repeats allowed
   const float* counts = nullptr;                  // (nnz)
@@ -344,7 +344,7 @@ struct AdamW {
   T* storage = nullptr;               // the copy the model computes with; null when it is the master itself
   const Segment* segments = nullptr;  // (n) on the host
   std::int64_t count = 0;
-  const float* clip_factor = nullptr;  // (1)
+  const float* clip_factor = nullptr;  // (1), or null: 1
   float lr = 0, beta1 = 0.9f, beta2 = 0.999f, eps = 1e-8f;
   std::int64_t step = 1;  // from 1, for the bias correction
 };

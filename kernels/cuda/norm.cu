@@ -197,7 +197,7 @@ void norm_backward(const Queue& queue, const ResidualNormBackward<T>& a) {
   const Grid grid{dim3(static_cast<unsigned>(chunks)), dim3(kThreads), shared};
   launch("residual_norm_backward_kernel", wide ? residual_norm_backward_kernel<16, T> : residual_norm_backward_kernel<1, T>, grid, queue,
          a);
-  if (rows > 0) add_partials(queue, {a.workspace, chunks, columns}, {a.dweight, a.dshift, a.dbias});
+  if (rows > 0) add_partials(queue, {a.workspace, chunks, columns}, std::array{a.dweight, a.dshift, a.dbias});
 }
 
 template <class T>

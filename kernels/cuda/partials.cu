@@ -29,12 +29,12 @@ __global__ void __launch_bounds__(kRuns* kWarpSize)
 
 }  // namespace
 
-void add_partials(const Queue& queue, const Partials& p, const std::array<float*, 3>& to) {
+void add_partials(const Queue& queue, const Partials& p, std::span<float* const> to) {
   const Grid grid{dim3(static_cast<unsigned>(ceil_div(p.columns, kWarpSize))), dim3(kRuns * kWarpSize), kRuns * kWarpSize * sizeof(float)};
   for (std::size_t v = 0; v < to.size(); ++v) {
     if (!to[v]) continue;
     launch("add_partials_kernel", add_partials_kernel, grid, queue, p.data + static_cast<std::int64_t>(v) * p.columns, p.chunks,
-           3 * p.columns, to[v], p.columns);
+           p.vectors * p.columns, to[v], p.columns);
   }
 }
 

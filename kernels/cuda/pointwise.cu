@@ -1,17 +1,13 @@
 // Elementwise work on rows: activation gradients, sums, conversion between storage types. All of it waits for memory.
 #include "kernels/cuda/activation.cuh"
-#include "kernels/cuda/launch.h"
-#include "kernels/cuda/vector.cuh"
+#include "kernels/cuda/elementwise.cuh"
 
 namespace lc::kernels {
 namespace {
 
-using cuda::fits;
-using cuda::kWidest;
+using cuda::for_elements;
 using cuda::load;
 using cuda::store;
-
-constexpr int kThreads = 256;
 
 template <class T>
 struct SlopeTimes {
@@ -55,34 +51,6 @@ struct Copy {
     store(x, a.y.row(row) + c);
   }
 };
-
-// elementwise_kernel: every thread does N neighbouring columns of one row.
-// in, out  what f names, each read and written once
-// grid (rows · columns / N / 256)   block 256   shared none
-template <int N, class F>
-__global__ void __launch_bounds__(kThreads) elementwise_kernel(F f, std::int64_t vectors_per_row, std::int64_t vectors) {
-  const std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * kThreads + threadIdx.x;
-  if (i >= vectors) return;
-  const std::int64_t row = vectors_per_row == vectors ? 0 : i / vectors_per_row;
-  f.template at<N>(row, (i - row * vectors_per_row) * N);
-}
-
-// Rows that follow each other without gaps are one long row.
-template <class T>
-void join(Rows<T>& x) {
-  x = {x.data, 1, x.rows * x.columns, x.rows * x.columns};
-}
-
-template <class F, class... T>
-void for_elements(const char* name, const Queue& queue, const F& f, Rows<T>&... operand) {
-  if (((operand.stride == operand.columns) && ...)) (join(operand), ...);
-  const std::int64_t rows = std::max({operand.rows...}), columns = std::max({operand.columns...});
-  constexpr int kN = kWidest<T...>;
-  const bool wide = (fits(operand, kN) && ...);
-  const std::int64_t per_row = wide ? columns / kN : columns, vectors = rows * per_row;
-  const cuda::Grid grid{static_cast<unsigned>(cuda::ceil_div(vectors, kThreads)), kThreads};
-  cuda::launch(name, wide ? elementwise_kernel<kN, F> : elementwise_kernel<1, F>, grid, queue, f, per_row, vectors);
-}
 
 template <class T>
 void activation_backward_on(const Queue& queue, const ActivationBackward<T>& arguments) {

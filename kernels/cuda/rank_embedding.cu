@@ -185,7 +185,7 @@ void backward(const Queue& queue, const RankEmbeddingBackward<T>& a) {
                   static_cast<std::size_t>(kWarps * 3 * (wide ? slots<16>(columns) : slots<1>(columns))) * sizeof(float)};
   launch("rank_embedding_backward_kernel", wide ? rank_embedding_backward_kernel<16, T> : rank_embedding_backward_kernel<1, T>, grid, queue,
          a, partials);
-  add_partials(queue, {partials, chunks, columns}, {a.dweight, a.dshift, a.dtype});
+  add_partials(queue, {partials, chunks, columns}, std::array{a.dweight, a.dshift, a.dtype});
   const auto tiles = static_cast<unsigned>(ceil_div(columns, kWarpSize));
   if (a.dtable) {
     const Grid by_chunk{dim3(static_cast<unsigned>(chunks), tiles), dim3(kWarpSize)};

@@ -1,6 +1,7 @@
 // Rows of C columns by one warp, N columns a lane at a time; partial sums of a block in shared memory; sums of such partials in order.
 #pragma once
 #include <array>
+#include <span>
 
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/reduce.cuh"
@@ -36,12 +37,12 @@ __device__ __forceinline__ void put_partials(const float* shared, std::int64_t c
   }
 }
 
-struct Partials {  // (chunks, 3, columns)
+struct Partials {  // (chunks, vectors, columns)
   const float* data;
-  std::int64_t chunks, columns;
+  std::int64_t chunks, columns, vectors = 3;
 };
 // to[v][c] += sum over the chunks of vector v, in order; null: not wanted.
-void add_partials(const Queue& queue, const Partials& partials, const std::array<float*, 3>& to);
+void add_partials(const Queue& queue, const Partials& partials, std::span<float* const> to);
 
 template <class T>
 bool fits_vector(const T* p) {  // null too

@@ -18,13 +18,13 @@ struct Tile {
     const int mixed = kColumns % 64 == 0 ? c ^ (row & 7) : c ^ ((row >> 1) & 3);
     return data + row * kColumns + mixed * 8;
   }
-  // Row r of the tile becomes row r of `from`, zeros from `valid_rows` on. `from` is 16-byte aligned, its stride a multiple of 8.
-  // All kThreads threads of the block take part; the caller commits, waits and synchronises.
+  // Row r of the tile becomes row r of `from`, zeros from `valid_rows` and from `valid_columns` (a multiple of 8) on. `from` is 16-byte
+  // aligned, its stride a multiple of 8. All kThreads threads of the block take part; the caller commits, waits and synchronises.
   template <int kThreads>
-  __device__ void load(const bf16* from, std::int64_t stride, int valid_rows) const {
+  __device__ void load(const bf16* from, std::int64_t stride, int valid_rows, int valid_columns = kColumns) const {
     for (int i = static_cast<int>(threadIdx.x); i < kRows * kChunks; i += kThreads) {
       const int row = i / kChunks, c = i % kChunks;
-      const bool valid = row < valid_rows;
+      const bool valid = row < valid_rows && (valid_columns >= kColumns || c * 8 < valid_columns);
       ptx::copy_async_16(chunk(row, c), from + (valid ? row * stride + c * 8 : 0), valid);
     }
   }

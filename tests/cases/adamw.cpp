@@ -17,40 +17,43 @@ struct Setting {
   std::vector<Segment> segments;
 };
 
-struct State {
-  std::vector<float> master, moment1, moment2;
-  std::vector<bf16> storage;
+struct State {  // where the test's queue says
+  Tensor master, moment1, moment2, storage;
 };
 
 // inputs: the parameters, then the gradients of each step.
 template <class T>
 State run_steps(const Setting& s, const std::vector<Tensor>& in) {
-  const auto n = static_cast<std::size_t>(s.elements);
-  State state{in[0].to_host<float>(), std::vector<float>(n), std::vector<float>(n), {}};
-  for (const float p : state.master) state.storage.push_back(from_float<bf16>(p));
+  const Queue queue = in[0].queue();
+  const std::vector<float> nothing(static_cast<std::size_t>(s.elements));
+  State state{Tensor::from(in[0].to_host<float>(), queue), Tensor::from(nothing, queue), Tensor::from(nothing, queue), {}};
+  if constexpr (std::is_same_v<T, bf16>) state.storage = state.master.to(DType::bf16);
+  const Tensor clip = Tensor::scalar(kClip, queue);
   for (int step = 0; step < kSteps; ++step) {
     T* storage = nullptr;
-    if constexpr (std::is_same_v<T, bf16>) storage = state.storage.data();
-    kernels::adamw<Device::cpu>({}, kernels::AdamW<T>{.master = state.master.data(),
-                                                      .moment1 = state.moment1.data(),
-                                                      .moment2 = state.moment2.data(),
-                                                      .gradient = in[static_cast<std::size_t>(step) + 1].template data<float>(),
-                                                      .storage = storage,
-                                                      .segments = s.segments.data(),
-                                                      .count = static_cast<std::int64_t>(s.segments.size()),
-                                                      .clip_factor = &kClip,
-                                                      .lr = kRate,
-                                                      .step = step + 1});
+    if constexpr (std::is_same_v<T, bf16>) storage = state.storage.data<bf16>();
+    const kernels::AdamW<T> a{.master = state.master.data<float>(),
+                              .moment1 = state.moment1.data<float>(),
+                              .moment2 = state.moment2.data<float>(),
+                              .gradient = in[static_cast<std::size_t>(step) + 1].template data<float>(),
+                              .storage = storage,
+                              .segments = s.segments.data(),
+                              .count = static_cast<std::int64_t>(s.segments.size()),
+                              .clip_factor = clip.data<float>(),
+                              .lr = kRate,
+                              .step = step + 1};
+    on(queue, [&]<Device D>() { kernels::adamw<D>(queue, a); });
   }
   return state;
 }
 
 Tensor output_of(const State& s, Output wanted) {
-  if (wanted == Output::moment1) return Tensor::from(s.moment1);
-  if (wanted == Output::moment2) return Tensor::from(s.moment2);
-  if (wanted == Output::master) return Tensor::from(s.master);
+  if (wanted == Output::moment1) return s.moment1;
+  if (wanted == Output::moment2) return s.moment2;
+  if (wanted == Output::master) return s.master;
+  const std::vector<float> master = s.master.to_host<float>(), storage = s.storage.to(DType::f32).to_host<float>();
   std::vector<float> errors;
-  for (std::size_t i = 0; i < s.master.size(); ++i) errors.push_back(to_float(s.storage[i]) - to_float(from_float<bf16>(s.master[i])));
+  for (std::size_t i = 0; i < master.size(); ++i) errors.push_back(storage[i] - to_float(from_float<bf16>(master[i])));
   return Tensor::from(errors);
 }
 
@@ -91,14 +94,17 @@ OpCase norm_case(const std::string& name, const Setting& s, float clip) {
   OpCase c;
   c.word = "adamw", c.name = name, c.inputs = {{"gradient", Shape{s.elements}, Role::vector, 0.003, 0, false}};
   c.run = [=](const std::vector<Tensor>& in) {
-    std::vector<float> out(2, -1.0f);
-    kernels::gradient_norm<Device::cpu>({}, {.gradient = in[0].data<float>(),
-                                             .segments = s.segments.data(),
-                                             .count = static_cast<std::int64_t>(s.segments.size()),
-                                             .clip = clip,
-                                             .norm = &out[0],
-                                             .clip_factor = &out[1]});
-    return Tensor::from(out);
+    const Queue queue = in[0].queue();
+    const auto count = static_cast<std::int64_t>(s.segments.size());
+    const Tensor out = Tensor::from(std::vector<float>{-1, -1}, queue);
+    const kernels::GradientNorm a{.gradient = in[0].data<float>(),
+                                  .segments = s.segments.data(),
+                                  .count = count,
+                                  .clip = clip,
+                                  .norm = out.data<float>(),
+                                  .clip_factor = out.data<float>() + 1};
+    on(queue, [&]<Device D>() { kernels::gradient_norm<D>(queue, a); });
+    return out;
   };
   c.reference = [=](const std::vector<Values>& in) {
     double squares = 0;
@@ -118,6 +124,8 @@ OpCase norm_case(const std::string& name, const Setting& s, float clip) {
 std::vector<OpCase> adamw_cases() {
   const Setting mixed{20000, {{0, 33, 0.1f, 0}, {40, 17001, 0.01f, 0}, {17050, 65, 0, 1}, {17200, 2799, 0, 0}, {19999, 1, 0, 0}}};
   const Setting nothing{5, {}}, frozen{5, {{0, 5, 0.1f, 1}}}, large{9'000'000, {{0, 9'000'000, 0.001f, 0}}};
+  Setting many{1400, {}};
+  for (std::int64_t i = 0; i < 200; ++i) many.segments.push_back({7 * i, 1 + i % 7, 0.01f * static_cast<float>(i % 3), i % 5 == 4});
   std::vector<OpCase> cases = {
       step_case("parameters", mixed, Output::master),
       step_case("first moment", mixed, Output::moment1),
@@ -125,6 +133,8 @@ std::vector<OpCase> adamw_cases() {
       step_case("storage is the rounded parameter", {16, {{0, 7, 0.1f, 0}, {7, 9, 0, 1}}}, Output::storage_error),
       step_case("no segments", nothing, Output::master),
       step_case("all frozen", frozen, Output::master),
+      step_case("more segments than one launch takes", many, Output::master),
+      norm_case("norm over many segments", many, 0.1f),
       norm_case("norm, clipped", mixed, 0.1f),
       norm_case("norm, below the limit", mixed, 1e6f),
       norm_case("norm, no clipping", mixed, 0),

@@ -1,4 +1,5 @@
-// matmul against three loops. Sizes lie on both sides of every tile: 64 and 128 rows, 1024 columns, 512 and 1024 tokens.
+// matmul against three loops. Sizes lie on both sides of every tile: 64 and 128 rows, 1024 columns, 512 and 1024 tokens. The tensor cores
+// take rows of whole 16 bytes only.
 #include <cmath>
 
 #include "engine/tape.h"
@@ -92,6 +93,9 @@ std::vector<OpCase> matmul_cases() {
       make("gelu", {.tokens = 65, .in = 33, .out = 65, .activation = gelu}),
       make("several row tiles", {.tokens = 600, .in = 9, .out = 17, .activation = gelu}),
       make("more tokens than one step of the weight gradient", {.tokens = 1100, .in = 5, .out = 7, .activation = relu}),
+      make("rows of whole 16 bytes", {.tokens = 65, .in = 40, .out = 24, .activation = gelu}),
+      make("rows of whole 16 bytes, several tiles", {.tokens = 130, .in = 72, .out = 136, .activation = relu}),
+      make("rows of whole 16 bytes, a depth in parts", {.tokens = 1100, .in = 40, .out = 24, .bias = Bias::none}),
       make("several column tiles", {.tokens = 5, .in = 7, .out = 1030, .activation = relu}),
       make("many inputs", {.tokens = 3, .in = 1030, .out = 65}),
       make("no rows", {.tokens = 0, .in = 5, .out = 7, .activation = gelu}),

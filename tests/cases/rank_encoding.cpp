@@ -1,5 +1,6 @@
 // rank_encoding against a sort of the whole cell; exact, because the order is decided by the last bit. Numbers leave as floats.
 #include <algorithm>
+#include <bit>
 #include <map>
 
 #include "tests/support/op_case.h"
@@ -17,20 +18,33 @@ struct Cells {
 };
 
 Tensor run(const Cells& c) {
+  const Queue queue = test_queue();
+  std::vector<std::int64_t> medians;  // their bits: no tensor holds doubles
+  for (const double m : c.medians) medians.push_back(std::bit_cast<std::int64_t>(m));
   const auto places = static_cast<std::size_t>(c.cells() * c.max_tokens);
-  std::vector<std::int32_t> tokens(places, -1), lengths(c.n_counts.size(), -1);
-  kernels::rank_encoding<Device::cpu>({}, {.cells = c.cells(),
-                                           .indptr = c.indptr.data(),
-                                           .columns = c.columns.data(),
-                                           .counts = c.counts.data(),
-                                           .n_counts = c.n_counts.data(),
-                                           .token_of_column = c.token_of_column.data(),
-                                           .median_of_token = c.medians.data(),
-                                           .max_tokens = c.max_tokens,
-                                           .tokens = tokens.data(),
-                                           .lengths = lengths.data()});
-  std::vector<float> all(tokens.begin(), tokens.end());
-  all.insert(all.end(), lengths.begin(), lengths.end());
+  const Tensor tokens = Tensor::from(std::vector<std::int32_t>(places, -1), queue);
+  const Tensor lengths = Tensor::from(std::vector<std::int32_t>(c.n_counts.size(), -1), queue);
+  const Tensor indptr = Tensor::from(c.indptr, queue), columns = Tensor::from(c.columns, queue), counts = Tensor::from(c.counts, queue),
+               n_counts = Tensor::from(c.n_counts, queue), token_of_column = Tensor::from(c.token_of_column, queue),
+               median_of_token = Tensor::from(medians, queue);
+  std::int64_t longest = 0;
+  for (std::size_t i = 1; i < c.indptr.size(); ++i) longest = std::max(longest, c.indptr[i] - c.indptr[i - 1]);
+  const kernels::RankEncoding e{.cells = c.cells(),
+                                .nonzeros = c.indptr.back(),
+                                .longest = longest,
+                                .indptr = indptr.data<std::int64_t>(),
+                                .columns = columns.data<std::int32_t>(),
+                                .counts = counts.data<float>(),
+                                .n_counts = n_counts.data<float>(),
+                                .token_of_column = token_of_column.data<std::int32_t>(),
+                                .median_of_token = static_cast<const double*>(median_of_token.raw()),
+                                .max_tokens = c.max_tokens,
+                                .tokens = tokens.data<std::int32_t>(),
+                                .lengths = lengths.data<std::int32_t>()};
+  on(queue, [&]<Device D>() { kernels::rank_encoding<D>(queue, e); });
+  const std::vector<std::int32_t> some = tokens.to_host<std::int32_t>(), rest = lengths.to_host<std::int32_t>();
+  std::vector<float> all(some.begin(), some.end());
+  all.insert(all.end(), rest.begin(), rest.end());
   return Tensor::from(all);
 }
 
@@ -106,6 +120,7 @@ std::vector<OpCase> rank_encoding_cases() {
       make("cut to the best", random_cells(17, 257, 33, 3)),
       make("nothing kept", random_cells(3, 9, 0, 4)),
       make("the last bit decides", last_bit),
+      make("more genes than shared memory holds", random_cells(3, 9000, 60, 6)),
       make("256 cells", random_cells(256, 2000, 2047, 5)),
   };
   cases.back().benchmark_only = true;
