@@ -93,7 +93,6 @@ int main(int argc, char** argv) {
              "fwd+bwd us", "GFLOP/s");
   nlohmann::ordered_json rows = nlohmann::ordered_json::array();
   for (const lc::test::OpCase& c : lc::test::all_cases()) {
-    if (!cpu && std::string(LC_CUDA_WORDS).find(" " + c.word + " ") == std::string::npos) continue;
     if ((c.word + " / " + c.name).find(filter) == std::string::npos || (!small && !c.benchmark_only)) continue;
     const Timed t = time_case(c, bf16 ? lc::DType::bf16 : lc::DType::f32, seconds);
     const double gflops = c.flops / t.forward / 1e9, gbytes = c.bytes / t.forward / 1e9,

@@ -121,6 +121,27 @@ MemoryUse memory_use(const Queue& queue) { return cache_of(queue).use(); }
 void reset_memory_peak(const Queue& queue) { cache_of(queue).reset_peak(); }
 void release_cached_memory(const Queue& queue) { cache_of(queue).release_unused(); }
 
+std::string why_not_cuda() { return cuda::why_not({Device::cuda}); }
+
+std::vector<std::string> devices() {
+  std::vector<std::string> all = {"cpu"};
+  const std::vector<std::string> cuda = cuda::devices();
+  for (std::size_t i = 0; i < cuda.size(); ++i) all.push_back(fmt::format("cuda:{}: {}", i, cuda[i]));
+  return all;
+}
+
+Queue queue_named(const std::string& device, const std::string& key) {
+  if (device == "cpu") return {};
+  Queue queue{Device::cuda};
+  if (device == "auto") return cuda::why_not(queue).empty() ? queue : Queue{};
+  const bool numbered = device.starts_with("cuda:") && device.size() > 5 && device.size() < 9 &&
+                        device.find_first_not_of("0123456789", 5) == std::string::npos;
+  if (device != "cuda" && !numbered) throw UsageError(fmt::format("{}: wanted auto, cpu, cuda or cuda:N, got '{}'", key, device));
+  if (numbered) queue.index = std::stoi(device.substr(5));
+  require_device(queue);
+  return queue;
+}
+
 void require_device(const Queue& queue) {
   if (queue.device == Device::cpu) return;
   if (const std::string reason = cuda::why_not(queue); !reason.empty()) throw ResourceError("device cuda: " + reason);

@@ -4,6 +4,8 @@
 #pragma once
 #include <cstddef>
 #include <memory>
+#include <string>
+#include <vector>
 
 #include "kernels/numeric.h"
 
@@ -19,5 +21,9 @@ MemoryUse memory_use(const Queue& queue);
 void reset_memory_peak(const Queue& queue);
 void release_cached_memory(const Queue& queue);  // gives back what nobody holds
 void require_device(const Queue& queue);         // ResourceError when this build or machine cannot run there
+std::string why_not_cuda();                      // "" when work can run on a CUDA device, else the reason
+std::vector<std::string> devices();              // cpu, and every CUDA device
+// cpu, cuda or cuda:N; auto: cuda where it can run, else cpu. UsageError naming `key` for anything else, ResourceError as above.
+Queue queue_named(const std::string& device, const std::string& key);
 
 }  // namespace lc

@@ -4,12 +4,12 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <numbers>
 
 #include "engine/errors.h"
 #include "engine/memory.h"
 #include "kernels/cpu/dispatch.h"
+#include "kernels/cuda/device.h"
 
 namespace lc {
 namespace {
@@ -17,15 +17,18 @@ namespace {
 std::int64_t round_up(std::int64_t n, std::int64_t granule) { return (n + granule - 1) / granule * granule; }
 
 template <class T>
-std::shared_ptr<T> zeroed(const Queue& queue, std::int64_t count) {
-  const std::shared_ptr<std::byte> memory = allocate(queue, static_cast<std::size_t>(count) * sizeof(T));
-  std::memset(static_cast<void*>(memory.get()), 0, static_cast<std::size_t>(count) * sizeof(T));
-  return {memory, reinterpret_cast<T*>(memory.get())};
+void fill_zero(const Queue& queue, T* data, std::int64_t count) {
+  const auto bytes = static_cast<std::size_t>(count) * sizeof(T);
+  if (queue.device == Device::cuda) return cuda::clear(queue, data, {bytes, 1, bytes, 0});
+  kernels::parallel_for(count, 1 << 16,
+                        [&](std::int64_t begin, std::int64_t end, std::int64_t) { std::fill(data + begin, data + end, T{}); });
 }
 
-void fill_zero(float* data, std::int64_t count) {
-  kernels::parallel_for(count, 1 << 16,
-                        [&](std::int64_t begin, std::int64_t end, std::int64_t) { std::fill(data + begin, data + end, 0.0f); });
+template <class T>
+std::shared_ptr<T> zeroed(const Queue& queue, std::int64_t count) {
+  const std::shared_ptr<std::byte> memory = allocate(queue, static_cast<std::size_t>(count) * sizeof(T));
+  fill_zero(queue, reinterpret_cast<T*>(memory.get()), count);
+  return {memory, reinterpret_cast<T*>(memory.get())};
 }
 
 // '*' matches any run of characters, everything else itself.
@@ -90,19 +93,17 @@ void Parameters::allocate(DType storage, const Queue& queue) {
 void Parameters::initialize(std::uint64_t seed) {
   const PhiloxKey key = chance_of_step(seed, 0, 0);
   for (const NamedParameter& p : named_) {
-    float* const w = master(p);
-    const std::int64_t n = p.shape.count();
-    if (p.initial.deviation == 0) {
-      std::fill(w, w + n, p.initial.mean);
-      continue;
-    }
-    const std::uint64_t name = fnv1a(p.name);
-
-    for (std::int64_t i = 0; i < n; i += 4) {
-      float four[4];
-      normals(name, key, i / 4, four);
-      for (std::int64_t k = i; k < std::min(n, i + 4); ++k) w[k] = p.initial.mean + p.initial.deviation * four[k - i];
-    }
+    put(master(p), p, [&](std::span<float> w) {
+      const auto n = static_cast<std::int64_t>(w.size());
+      if (p.initial.deviation == 0) return std::fill(w.begin(), w.end(), p.initial.mean);
+      const std::uint64_t name = fnv1a(p.name);
+      for (std::int64_t i = 0; i < n; i += 4) {
+        float four[4];
+        normals(name, key, i / 4, four);
+        for (std::int64_t k = i; k < std::min(n, i + 4); ++k)
+          w[static_cast<std::size_t>(k)] = p.initial.mean + p.initial.deviation * four[k - i];
+      }
+    });
   }
   refresh_storage();
 }
@@ -133,11 +134,29 @@ void Parameters::attach(Tape* tape) {
   }
 }
 
-void Parameters::zero_gradients() { fill_zero(gradients_.get(), size_); }
+void Parameters::zero_gradients() { fill_zero(queue_, gradients_.get(), size_); }
 
 void Parameters::zero_moments() {
-  fill_zero(moment1_.get(), size_);
-  fill_zero(moment2_.get(), size_);
+  fill_zero(queue_, moment1_.get(), size_);
+  fill_zero(queue_, moment2_.get(), size_);
+}
+
+HostNumbers Parameters::numbers(const float* at, const NamedParameter& p) const {
+  const auto count = static_cast<std::size_t>(p.shape.count()), bytes = count * sizeof(float);
+  if (queue_.device == Device::cpu) return {{at, count}, {}};
+  HostNumbers host{{}, std::vector<float>(count)};
+  cuda::download(queue_, host.copy.data(), at, {bytes, 1, bytes, bytes});
+  host.values = host.copy;
+  return host;
+}
+
+void Parameters::put(float* at, const NamedParameter& p, const std::function<void(std::span<float>)>& fill) const {
+  const auto count = static_cast<std::size_t>(p.shape.count()), bytes = count * sizeof(float);
+  if (queue_.device == Device::cpu) return fill({at, count});
+  std::vector<float> host(count);
+  cuda::download(queue_, host.data(), at, {bytes, 1, bytes, bytes});
+  fill(host);
+  cuda::upload(queue_, at, host.data(), {bytes, 1, bytes, bytes});
 }
 
 void Parameters::refresh_storage() {

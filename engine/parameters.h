@@ -36,6 +36,12 @@ class Parameter {
   std::shared_ptr<Leaf> leaf_;
 };
 
+// Numbers of the arena where the host can read them: themselves, or a copy from the device.
+struct HostNumbers {
+  std::span<const float> values;
+  std::vector<float> copy;
+};
+
 // One tensor under the name the checkpoint uses; several may lie in one Parameter (query, key, value).
 struct NamedParameter {
   std::string name;
@@ -68,10 +74,14 @@ class Parameters {
 
   const std::vector<NamedParameter>& named() const { return named_; }
   const NamedParameter* find(const std::string& name) const;
+  // Where a tensor's numbers lie, on the queue's device: the host reads and writes them with numbers() and put().
   float* master(const NamedParameter& p) const { return master_.get() + p.offset; }
   float* gradient(const NamedParameter& p) const { return gradients_.get() + p.offset; }
   float* moment1(const NamedParameter& p) const { return moment1_.get() + p.offset; }
   float* moment2(const NamedParameter& p) const { return moment2_.get() + p.offset; }
+  HostNumbers numbers(const float* at, const NamedParameter& p) const;
+  void put(float* at, const NamedParameter& p,
+           const std::function<void(std::span<float>)>& fill) const;  // fill writes, or changes, all of it
   std::span<float> gradients() const { return {gradients_.get(), static_cast<std::size_t>(gradients_ ? size_ : 0)}; }
   void zero_moments();
   std::int64_t size() const { return size_; }  // elements of the arena, padding included

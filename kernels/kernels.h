@@ -318,15 +318,15 @@ void cross_entropy_backward(Queue, const CrossEntropyBackward<T>&);
 // ---- rank_encoding: counts to tokens (SPEC §2; Theodoris et al. 2023): count / n_counts · 10⁴ in float, / median in double, descending
 struct RankEncoding {
   std::int64_t cells = 0, nonzeros = 0, longest = 0;  // nonzeros: of all cells; longest: of the cell that has most
-  const std::int64_t* indptr = nullptr;           // (cells+1) into columns and counts
-  const std::int32_t* columns = nullptr;          // (nnz) matrix columns, any order, repeats allowed
-  const float* counts = nullptr;                  // (nnz)
-  const float* n_counts = nullptr;                // (cells) sum over all columns, in double, rounded once
-  const std::int32_t* token_of_column = nullptr;  // (matrix columns) token id, −1: not in the vocabulary
-  const double* median_of_token = nullptr;        // (V)
-  std::int64_t max_tokens = 0;                    // kept per cell
-  std::int32_t* tokens = nullptr;                 // (cells, max_tokens)
-  std::int32_t* lengths = nullptr;                // (cells) written
+  const std::int64_t* indptr = nullptr;               // (cells+1) into columns and counts
+  const std::int32_t* columns = nullptr;              // (nnz) matrix columns, any order, repeats allowed
+  const float* counts = nullptr;                      // (nnz)
+  const float* n_counts = nullptr;                    // (cells) sum over all columns, in double, rounded once
+  const std::int32_t* token_of_column = nullptr;      // (matrix columns) token id, −1: not in the vocabulary
+  const double* median_of_token = nullptr;            // (V)
+  std::int64_t max_tokens = 0;                        // kept per cell
+  std::int32_t* tokens = nullptr;                     // (cells, max_tokens)
+  std::int32_t* lengths = nullptr;                    // (cells) written
 };
 template <Device D>
 void rank_encoding(Queue, const RankEncoding&);

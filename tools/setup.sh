@@ -43,7 +43,7 @@ if ((${#missing[@]} > 0)); then
   } >build/apt.log 2>&1 </dev/null || fail 5 "apt-get could not install ${missing[*]}: $(grep -m 1 '^E:' build/apt.log || tail -n 1 build/apt.log) (all of it: build/apt.log)"
 fi
 
-export CMAKE_CXX_COMPILER_LAUNCHER=ccache
+export CMAKE_CXX_COMPILER_LAUNCHER=ccache CMAKE_CUDA_COMPILER_LAUNCHER=ccache
 cmake --preset release >build/configure.log 2>&1 || { cat build/configure.log >&2; fail 70 "cmake could not configure (build/configure.log)"; }
 cmake --build build --parallel "$(nproc)" --target "${targets[@]}" || fail 70 "the build failed; the compiler's message is above"
 echo "setup: ready after ${SECONDS} s: build/bin/langcell"

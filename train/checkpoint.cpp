@@ -44,13 +44,13 @@ std::vector<Named> checkpoints_in(const fs::path& folder) {
 void write_moments(const fs::path& path, const CheckpointContents& c) {
   const Parameters& parameters = c.model.parameters();
   std::vector<TensorToStore> tensors;
+  std::vector<HostNumbers> held;
   for (const NamedParameter& p : parameters.named()) {
     if (!in_parts(p, c.parts)) continue;
-    const auto count = static_cast<std::size_t>(p.shape.count());
-    tensors.push_back(
-        {"moment1." + p.name, StoredType::f32, stored_shape(p.shape), std::as_bytes(std::span<const float>(parameters.moment1(p), count))});
-    tensors.push_back(
-        {"moment2." + p.name, StoredType::f32, stored_shape(p.shape), std::as_bytes(std::span<const float>(parameters.moment2(p), count))});
+    for (const auto& [name, at] : {std::pair{"moment1.", parameters.moment1(p)}, {"moment2.", parameters.moment2(p)}}) {
+      held.push_back(parameters.numbers(at, p));
+      tensors.push_back({name + p.name, StoredType::f32, stored_shape(p.shape), std::as_bytes(held.back().values)});
+    }
   }
   write_safetensors(path, std::move(tensors));
 }
@@ -150,9 +150,8 @@ void restore(const fs::path& checkpoint, LangCell& model) {
   }
   require_tensors(reader.path().string(), reader.tensors(), wanted);
   for (const NamedParameter* p : present) {
-    const auto count = static_cast<std::size_t>(p->shape.count());
-    reader.read("moment1." + p->name, std::span<float>(parameters.moment1(*p), count));
-    reader.read("moment2." + p->name, std::span<float>(parameters.moment2(*p), count));
+    parameters.put(parameters.moment1(*p), *p, [&](std::span<float> m) { reader.read("moment1." + p->name, m); });
+    parameters.put(parameters.moment2(*p), *p, [&](std::span<float> m) { reader.read("moment2." + p->name, m); });
   }
 }
 

@@ -105,7 +105,7 @@ void each_key(O& o, Visit visit) {
   visit(Key{"data.holdout_by"}, o.data.holdout_by);
   visit(Key{"data.sampling"}, o.data.sampling, Words{"uniform"});
   visit(Key{"train.seed"}, o.train.seed, kFromZero);
-  visit(Key{"train.device", free}, o.train.device, Words{"auto", "cpu"});
+  visit(Key{"train.device", free}, o.train.device);
   visit(Key{"train.precision"}, o.train.precision, Words{"auto", "fp32", "bf16"});
   visit(Key{"train.threads", free}, o.train.threads, Range{0, 65536});
   visit(Key{"train.batch_size"}, o.train.batch_size, Range{1, 1 << 30});

@@ -70,7 +70,9 @@ void Run::resolve_precision() {
   if (precision != "auto") return;
   if (fs::exists(setup_.run / "config.resolved.toml") && setup_.resume == Resume::yes)
     precision = read_options(setup_.run / "config.resolved.toml", {}).train.precision;
-  if (precision == "auto") precision = automatic_precision(Work::training, Device::cpu) == DType::bf16 ? "bf16" : "fp32";
+  if (precision != "auto") return;
+  const Device device = queue_named(options_.train.device, "train.device").device;
+  precision = automatic_precision(Work::training, device) == DType::bf16 ? "bf16" : "fp32";
 }
 
 // The same run again: the same data, and a word when the machine computes with other instructions.

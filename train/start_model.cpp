@@ -7,6 +7,7 @@
 #include <optional>
 
 #include "engine/errors.h"
+#include "engine/memory.h"
 #include "models/langcell/data/word_piece_builder.h"
 #include "models/langcell/pretrained/tower_weights.h"
 
@@ -38,7 +39,8 @@ class Start {
     const bool masks =
         (options_.stage1.runs() && options_.stage1.objectives.mgm > 0) || (options_.stage2.runs() && options_.stage2.objectives.mgm > 0);
     parts.mgm_head = masks ? LangCell::Part::required : LangCell::Part::absent;
-    result_.model = std::make_unique<LangCell>(config_, parts, options_.train.precision == "bf16" ? DType::bf16 : DType::f32);
+    result_.model = std::make_unique<LangCell>(config_, parts, options_.train.precision == "bf16" ? DType::bf16 : DType::f32,
+                                               queue_named(options_.train.device, "train.device"));
     LangCell& model = *result_.model;
     model.parameters().initialize(static_cast<std::uint64_t>(options_.train.seed));
     if (!options_.model.init.empty()) read_weights(options_.model.init, model, Missing::keep);

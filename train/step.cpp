@@ -116,7 +116,7 @@ StepResult Step::run(std::uint32_t number, const std::vector<Samples>& micro_bat
   }
   if (!training) return r;
 
-  const Tensor norm = Tensor::scalar(0), clip_factor = Tensor::scalar(1);
+  const Tensor norm = Tensor::scalar(0, queue()), clip_factor = Tensor::scalar(1, queue());
   parameters.gradient_norm(rule_.clip, norm, clip_factor);
   r.gradient_norm = norm.item();
   require_finite(number, batch, r);
@@ -181,13 +181,13 @@ Step::GlobalBatch Step::assemble(const std::vector<Samples>& micro_batches) {
     const bool shared = rule_.masked_pass == StepRule::MaskedPass::view_b;
     const auto put = [&](const Sequences& s) {
       batch.tokens += std::ssize(s.ids);
-      return upload(s, Purpose::training, model_.parameters().queue());
+      return upload(s, Purpose::training, queue());
     };
     if (rule_.cell_cell > 0 || rule_.cells_need_text()) m.view_a = put(a);
     if (rule_.mgm > 0) {
       const MaskedSequences chosen = mask_genes(shared ? b : c, rule);
       m.masked = put(chosen.sequences);
-      m.masked_rows = Tensor::from(chosen.rows), m.labels = Tensor::from(chosen.labels);
+      m.masked_rows = Tensor::from(chosen.rows, queue()), m.labels = Tensor::from(chosen.labels, queue());
       masked += static_cast<double>(chosen.rows.size());
     }
     if (rule_.cell_cell > 0 && !(shared && rule_.mgm > 0)) m.view_b = put(b);
@@ -217,7 +217,7 @@ Step::Encoded Step::encode(const MicroBatch& m, Tape* tape) const {
 }
 
 // z of all micro-batches and ranks, end to end.
-static Tensor gather(Communicator& ranks, const std::vector<Tensor>& parts, std::int64_t columns) {
+static Tensor gather(Communicator& ranks, const std::vector<Tensor>& parts, std::int64_t columns, const Queue& queue) {
   std::vector<float> own;
   for (const Tensor& t : parts) {
     if (!t) continue;
@@ -226,14 +226,14 @@ static Tensor gather(Communicator& ranks, const std::vector<Tensor>& parts, std:
   }
   const std::vector<float> all = ranks.all_gather_rows(std::span<const float>(own), columns);
   return all.empty() ? Tensor()
-                     : Tensor::from(std::span<const float>(all), Shape{static_cast<std::int64_t>(all.size()) / columns, columns});
+                     : Tensor::from(std::span<const float>(all), Shape{static_cast<std::int64_t>(all.size()) / columns, columns}, queue);
 }
 
 Contrast Step::contrast_of(const GlobalBatch& batch, const std::vector<Encoded>& encoded) const {
   const auto all = [&](auto member) {
     std::vector<Tensor> parts;
     for (const Encoded& e : encoded) parts.push_back(e.*member);
-    return gather(ranks_, parts, model_.config().projection);
+    return gather(ranks_, parts, model_.config().projection, queue());
   };
   ContrastBatch z = batch.ids;
   if (rule_.cell_cell > 0 || rule_.cells_need_text()) z.view_a = all(&Encoded::z_a);
@@ -263,7 +263,7 @@ void Step::objectives(const GlobalBatch& batch, const MicroBatch& m, const Contr
   if (rule_.mgm > 0 && m.masked_rows.columns() > 0) {
     const Tensor loss = masked_gene_loss(model_, e.hidden_masked, m.masked_rows, m.labels);
     sums.mgm += loss.item();
-    seed(loss, Tensor::scalar(static_cast<float>(rule_.mgm / batch.masked_tokens)));
+    seed(loss, Tensor::scalar(static_cast<float>(rule_.mgm / batch.masked_tokens), queue()));
   }
 
   Sequences texts;
@@ -274,10 +274,10 @@ void Step::objectives(const GlobalBatch& batch, const MicroBatch& m, const Contr
     labels.push_back(p.label);
   }
   if (labels.empty()) return;
-  const Tokens pairs = upload(texts, Purpose::training, model_.parameters().queue());
-  const Tensor loss = matching_loss(model_, model_.cross_states(e.hidden_a, m.view_a), pairs, Tensor::from(labels), pass);
+  const Tokens pairs = upload(texts, Purpose::training, queue());
+  const Tensor loss = matching_loss(model_, model_.cross_states(e.hidden_a, m.view_a), pairs, Tensor::from(labels, queue()), pass);
   sums.matching += loss.item();
-  seed(loss, Tensor::scalar(rule_.matching / static_cast<float>(c.pairs.size())));
+  seed(loss, Tensor::scalar(rule_.matching / static_cast<float>(c.pairs.size()), queue()));
 }
 
 void Step::require_finite(std::uint32_t number, const GlobalBatch& batch, const StepResult& r) const {

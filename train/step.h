@@ -54,6 +54,7 @@ class Step {
   Contrast contrast_of(const GlobalBatch& batch, const std::vector<Encoded>& encoded) const;
   void objectives(const GlobalBatch& batch, const MicroBatch& m, const Contrast& c, Encoded& e, Sums& sums, Tape* tape) const;
   PassOptions options(bool training) const;
+  const Queue& queue() const { return model_.parameters().queue(); }
   void require_finite(std::uint32_t number, const GlobalBatch& batch, const StepResult& result) const;
 
   LangCell& model_;

@@ -10,6 +10,7 @@ constexpr const char* kReason = "this build has no CUDA; use --device cpu";
 
 }  // namespace
 
+std::vector<std::string> devices() { return {}; }
 std::string why_not(const Queue&) { return kReason; }
 void* allocate(const Queue&, std::size_t) { return nullptr; }
 void release(const Queue&, void*) noexcept {}

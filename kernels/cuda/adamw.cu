@@ -19,7 +19,7 @@ constexpr std::int64_t kUpdateChunk = 4096, kNormChunk = 4096;
 
 struct Piece {  // of the arena, under one rule
   std::int64_t begin = 0, length = 0;
-  float shrink = 0;             // lr · decay
+  float shrink = 0;              // lr · decay
   std::int32_t first_chunk = 0;  // of the launch
 };
 struct Pieces {

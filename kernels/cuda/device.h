@@ -3,6 +3,7 @@
 #pragma once
 #include <cstddef>
 #include <string>
+#include <vector>
 
 #include "kernels/numeric.h"
 
@@ -12,6 +13,7 @@ struct Bytes {  // rows of bytes, a step apart in either place
   std::size_t width = 0, rows = 0, to_step = 0, from_step = 0;
 };
 
+std::vector<std::string> devices();                     // their names and memory; empty where there are none
 std::string why_not(const Queue& queue);                // "" when work can run there, else the reason
 void* allocate(const Queue& queue, std::size_t bytes);  // null when there is none left
 void release(const Queue& queue, void* p) noexcept;

@@ -2,6 +2,7 @@
 // activates and rounds. The depth of a weight gradient is cut into parts, whose sums are added in order.
 #include "kernels/cuda/activation.cuh"
 #include "kernels/cuda/elementwise.cuh"
+#include "kernels/cuda/matmul.h"
 #include "kernels/cuda/matmul_cublas.h"
 #include "kernels/cuda/product.cuh"
 #include "kernels/cuda/row_slots.cuh"
@@ -26,7 +27,7 @@ struct LinearEpilogue {  // y = activation(s + bias), pre = s + bias
   LinearForward<T> a;
   bool together;  // pairs are aligned
   __device__ void operator()(const Fragment<8>& s, std::int64_t row, std::int64_t column) const {
-    for_pairs(s, row, column, [&](std::int64_t m, std::int64_t n, float (&v)[2]) {
+    for_pairs(s, row, column, [&](std::int64_t m, std::int64_t n, float(&v)[2]) {
       if (m >= a.y.rows || n >= a.y.columns) return;
       if (a.bias) v[0] += a.bias[n], v[1] += n + 1 < a.y.columns ? a.bias[n + 1] : 0.0f;
       if (a.pre.data) put_pair(a.pre, m, n, v, together);
@@ -42,7 +43,7 @@ struct GradientEpilogue {  // to = or += s, rounded once
   Into into;
   bool together;
   __device__ void operator()(const Fragment<8>& s, std::int64_t row, std::int64_t column) const {
-    for_pairs(s, row, column, [&](std::int64_t m, std::int64_t n, float (&v)[2]) {
+    for_pairs(s, row, column, [&](std::int64_t m, std::int64_t n, float(&v)[2]) {
       if (m >= to.rows || n >= to.columns) return;
       if (into == Into::add) {
         const T* const at = to.row(m) + n;
@@ -59,7 +60,7 @@ struct PartEpilogue {  // a part of the depth on its own
   std::int64_t rows, columns;
   __device__ void operator()(const Fragment<8>& s, std::int64_t row, std::int64_t column) const {
     float* const part = parts + static_cast<std::int64_t>(blockIdx.z) * rows * columns;
-    for_pairs(s, row, column, [&](std::int64_t m, std::int64_t n, float (&v)[2]) {
+    for_pairs(s, row, column, [&](std::int64_t m, std::int64_t n, float(&v)[2]) {
       if (m >= rows) return;
       if (n < columns) part[m * columns + n] = v[0];
       if (n + 1 < columns) part[m * columns + n + 1] = v[1];
@@ -209,6 +210,41 @@ void parameter_gradients(const Queue& queue, const LinearWeightGradient<T>& a) {
 }
 
 }  // namespace
+
+}  // namespace lc::kernels
+
+namespace lc::cuda {
+
+template <class T>
+void float_product(const Queue& queue, const FloatProduct<T>& p) {
+  const std::int64_t k = p.b.rows;
+  const Did did = cublas_product(queue, {.in = dtype_of<T>,
+                                         .out = DType::f32,
+                                         .a = p.a.data,
+                                         .b = p.b.data,
+                                         .c = p.c.data,
+                                         .m = p.c.rows,
+                                         .n = p.c.columns,
+                                         .k = k,
+                                         .a_stride = p.a.stride,
+                                         .b_stride = p.b.stride,
+                                         .c_stride = p.c.stride,
+                                         .turn_a = p.a_transposed ? Turn::transpose : Turn::none,
+                                         .into = p.into});
+  if (did != Did::nothing) return;
+  const Extent extent{p.c.rows, p.c.columns, k};
+  const kernels::GradientEpilogue<float> epilogue{p.c, p.into, fits(p.c, 2)};
+  if (p.a_transposed)
+    product<Stored::columns, Stored::columns>("float_product_kernel", queue, p.a, p.b, extent, 1, epilogue);
+  else
+    product<Stored::rows, Stored::columns>("float_product_kernel", queue, p.a, p.b, extent, 1, epilogue);
+}
+template void float_product(const Queue&, const FloatProduct<float>&);
+template void float_product(const Queue&, const FloatProduct<bf16>&);
+
+}  // namespace lc::cuda
+
+namespace lc::kernels {
 
 template <>
 void linear_forward<Device::cuda, float>(Queue queue, const LinearForward<float>& a) {

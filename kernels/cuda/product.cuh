@@ -184,7 +184,8 @@ void product(const char* name, const Queue& queue, const kernels::Rows<const T>&
   const dim3 blocks(static_cast<unsigned>(ceil_div(extent.n, form.tile)), static_cast<unsigned>(ceil_div(extent.m, form.tile)),
                     static_cast<unsigned>(parts));
   if constexpr (dtype_of<T> == DType::bf16) {
-    const Grid grid{blocks, dim3(kProductThreads), kStages * (Operand<A, kBlockM>::kElements + Operand<B, kBlockN>::kElements) * sizeof(bf16)};
+    const Grid grid{blocks, dim3(kProductThreads),
+                    kStages * (Operand<A, kBlockM>::kElements + Operand<B, kBlockN>::kElements) * sizeof(bf16)};
     if (form.tensor_cores) return launch(name, product_kernel<A, B, E>, grid, queue, a, b, extent, epilogue);
   }
   const Grid grid{blocks, dim3(kPlainThreads), 2 * kPlainTile * kPlainStride * sizeof(float)};

@@ -54,9 +54,11 @@ void read_file_of(const fs::path& path, const std::vector<const NamedParameter*>
   for (const NamedParameter* p : parameters) wanted.push_back({place_of(p->name).name, p->shape});
   require_tensors(path.string(), reader.tensors(), wanted);
   for (std::size_t i = 0; i < wanted.size(); ++i) {
-    const std::span<float> values(model.parameters().master(*parameters[i]), static_cast<std::size_t>(wanted[i].shape.count()));
-    reader.read(wanted[i].name, values);
-    require_finite(reader, wanted[i].name, values);
+    Parameters& all = model.parameters();
+    all.put(all.master(*parameters[i]), *parameters[i], [&](std::span<float> values) {
+      reader.read(wanted[i].name, values);
+      require_finite(reader, wanted[i].name, values);
+    });
   }
 }
 
@@ -161,9 +163,10 @@ void write_model(const fs::path& folder, const LangCell& model, const ModelFacts
   for (const auto& [file, parameters] : by_file(model)) {
     if (!in_parts(*parameters.front(), parts)) continue;
     std::vector<TensorToStore> tensors;
+    std::vector<HostNumbers> held;
     for (const NamedParameter* p : parameters) {
-      const std::span<const float> values(model.parameters().master(*p), static_cast<std::size_t>(p->shape.count()));
-      tensors.push_back({place_of(p->name).name, StoredType::f32, stored_shape(p->shape), std::as_bytes(values)});
+      held.push_back(model.parameters().numbers(model.parameters().master(*p), *p));
+      tensors.push_back({place_of(p->name).name, StoredType::f32, stored_shape(p->shape), std::as_bytes(held.back().values)});
     }
     write_safetensors(folder / file, std::move(tensors));
   }

@@ -11,8 +11,6 @@
 namespace lc {
 namespace {
 
-Tensor index_tensor(const std::vector<std::int32_t>& index) { return Tensor::from(index); }
-
 // Loss and gradients of one InfoNCE, weighted and divided by the number of pairs.
 struct Infonce {
   double mean = 0, d_scale = 0;
@@ -20,10 +18,10 @@ struct Infonce {
 };
 Infonce infonce_of(const Tensor& a, const Tensor& b, float scale, const ContrastGroups& groups, float weight) {
   Tape tape;
-  const Tensor za = tape.watch(a), zb = tape.watch(b), s = tape.watch(Tensor::scalar(scale));
+  const Tensor za = tape.watch(a), zb = tape.watch(b), s = tape.watch(Tensor::scalar(scale, a.queue()));
   const Tensor loss = infonce(za, zb, s, groups);
   const auto pairs = static_cast<float>(a.rows());
-  tape.backward({{loss, Tensor::scalar(weight / pairs)}});
+  tape.backward({{loss, Tensor::scalar(weight / pairs, a.queue())}});
   const Tensor ds = tape.gradient(s);
   return {loss.item() / pairs, ds ? ds.item() : 0.0, tape.gradient(za), tape.gradient(zb)};
 }
@@ -149,10 +147,11 @@ Contrast contrast(const ContrastBatch& batch, const ContrastOptions& options) {
   result.one_group_only = dense.size() == 1;
   if (options.cell_text > 0 && dense.size() > 1) {
     Tape tape;
-    const Tensor za = tape.watch(batch.view_a), zt = tape.watch(batch.text), s = tape.watch(Tensor::scalar(options.scale));
-    const Tensor loss = infonce(rows_take(za, index_tensor(with_text)), rows_take(zt, index_tensor(their_text)), s, groups);
+    const Queue& queue = batch.text.queue();
+    const Tensor za = tape.watch(batch.view_a), zt = tape.watch(batch.text), s = tape.watch(Tensor::scalar(options.scale, queue));
+    const Tensor loss = infonce(rows_take(za, Tensor::from(with_text, queue)), rows_take(zt, Tensor::from(their_text, queue)), s, groups);
     const auto pairs = static_cast<float>(with_text.size());
-    tape.backward({{loss, Tensor::scalar(options.cell_text / pairs)}});
+    tape.backward({{loss, Tensor::scalar(options.cell_text / pairs, queue)}});
     result.cell_text = loss.item() / pairs;
     result.cell_text_entropy = target_entropy(groups, static_cast<std::int64_t>(with_text.size())) / pairs;
     result.d_view_a = sum_of(result.d_view_a, tape.gradient(za)), result.d_text = tape.gradient(zt);

@@ -59,6 +59,8 @@ std::vector<OpCase> cross_entropy_cases() {
       make("several blocks of rows", {131, 9, 33, 64}),
       make("more rows than one pass holds", {1027, 3, 17, 64}),
       make("logits in the hundreds", {7, 33, 65, 65, 30}),
+      make("rows of whole 16 bytes", {67, 40, 200, 256}),
+      make("rows of whole 16 bytes, several spans of the vocabulary", {5, 8, 4200, 4224, 0.5}),
       make("no rows", {0, 5, 7, 64}),
       make("small, masked genes of 16 cells of 256", {600, 256, 25427, 25472, 0.1}),
   };

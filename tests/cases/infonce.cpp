@@ -119,6 +119,8 @@ std::vector<OpCase> infonce_cases() {
       make("one pair", {1, 5}),
       make("every pair its own group", {33, 17}),
       make("several tiles", {131, 9}),
+      make("rows of whole 16 bytes, several tiles", {131, 24}),
+      make("more pairs than the gradient holds at a time", {1500, 8}),
       make("as in the paper, 1/0.05", {33, 17}, 20),
       make("all of one group", {5, 5, {.group = {3, 3, 3, 3, 3}}}),
       make("small, merge", {5, 5, {.group = {3, 1, 3, 1, 2}, .same = SamePairs::merge}}),

@@ -1,4 +1,4 @@
-// Walks every case of every word that has a CUDA file, on the shim, in both thread orders.
+// Walks every case of every word on the shim, in both thread orders.
 #include <gtest/gtest.h>
 
 #include "tests/cuda/on_both.h"

@@ -105,7 +105,7 @@ TEST(Options, EveryMistakeIsNamedWithItsKey) {
       {"[train]\nbatch_size = 2.5", "train.batch_size: wanted a whole number"},
       {"[train]\nbatch_size = 0", "train.batch_size: wanted a whole number from 1"},
       {"[train]\nrecompute = 1", "train.recompute: wanted true or false, got 1"},
-      {"[train]\ndevice = 'cuda'", "train.device: wanted one of auto, cpu, got 'cuda'"},
+      {"[train]\ndevice = 1", "train.device: wanted a text in quotes, got 1"},
       {"[train]\nbatch_size = 9\naccumulate = 2", "train.batch_size: wanted a multiple of train.accumulate = 2, got 9"},
       {"[data]\nholdout = 1.0", "data.holdout: wanted a number from 0 to below 1, got 1.0"},
       {"[data]\nholdout_by = 'donor'", "data.holdout_by: wanted data.holdout above 0"},

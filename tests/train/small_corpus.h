@@ -43,25 +43,34 @@ inline std::filesystem::path write_corpus(const std::filesystem::path& path, con
 }
 
 struct SmallModel {  // tiny, on the corpus, ready to train
-  SmallModel(const std::filesystem::path& corpus, DType storage = DType::f32) : data({corpus}) {
+  explicit SmallModel(const std::filesystem::path& corpus, DType storage = DType::f32, const Queue& queue = {}) : data({corpus}) {
     word_piece = build_word_piece(data.texts());
     data.tokenize_texts(word_piece, 64);
-    model = std::make_unique<LangCell>(preset("tiny", data.vocabulary().size(), word_piece.size()), LangCell::Parts{}, storage);
+    model = std::make_unique<LangCell>(preset("tiny", data.vocabulary().size(), word_piece.size()), LangCell::Parts{}, storage, queue);
     model->parameters().initialize(11);
     model->parameters().allocate_training();
   }
   std::vector<float> weights() const {
-    const auto& p = model->parameters();
-    const float* w = p.master(p.named().front());
-    return {w, w + p.size()};
+    return all([](const Parameters& p, const NamedParameter& n) { return p.master(n); });
   }
   std::vector<float> gradients() const {
-    const auto g = model->parameters().gradients();
-    return {g.begin(), g.end()};
+    return all([](const Parameters& p, const NamedParameter& n) { return p.gradient(n); });
   }
   Dataset data;
   WordPiece word_piece;
   std::unique_ptr<LangCell> model;
+
+ private:
+  template <class Place>
+  std::vector<float> all(Place place) const {
+    const Parameters& p = model->parameters();
+    std::vector<float> numbers;
+    for (const NamedParameter& n : p.named()) {
+      const HostNumbers host = p.numbers(place(p, n), n);
+      numbers.insert(numbers.end(), host.values.begin(), host.values.end());
+    }
+    return numbers;
+  }
 };
 
 }  // namespace lc::test

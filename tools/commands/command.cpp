@@ -38,15 +38,7 @@ void end(const Common& c) {
              profile_table(peak.gflops, peak.gbytes), omp_get_max_threads(), peak.gflops, peak.gbytes);
 }
 
-Queue queue_of(const Common& c) {
-  if (c.device == "auto" || c.device == "cpu") return {};
-  if (c.device == "cuda" || c.device.rfind("cuda:", 0) == 0) {
-    const Queue queue{Device::cuda, 0, nullptr};
-    require_device(queue);
-    return queue;
-  }
-  throw UsageError(fmt::format("--device: wanted auto, cpu or cuda[:N], got '{}'", c.device));
-}
+Queue queue_of(const Common& c) { return queue_named(c.device, "--device"); }
 
 DType precision_of(const Common& c, Work work) {
   if (c.precision == "fp32") return DType::f32;

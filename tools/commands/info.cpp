@@ -10,6 +10,7 @@
 #include "engine/build.h"
 #include "engine/errors.h"
 #include "engine/machine.h"
+#include "engine/memory.h"
 #include "models/langcell/data/corpus.h"
 #include "models/langcell/model_folder.h"
 #include "tools/anndata/counts.h"
@@ -26,13 +27,22 @@ struct Flags {
   bool verify = false, json = false;
 };
 
+std::string cuda_state() {
+  const std::string reason = why_not_cuda();
+  return reason.empty() ? "compiled in" : "compiled in; " + reason;
+}
+
 Json machine() {
   unsigned major = 0, minor = 0, release = 0;
   H5get_libversion(&major, &minor, &release);
-  return {{"langcell", build::kVersion},          {"build", fmt::format("{}, {}", build::kCompiler, build::kType)},
-          {"devices", Json::array({"cpu"})},      {"cuda", build::kCuda ? "compiled in" : "not compiled in"},
-          {"instruction_set", instruction_set()}, {"amx", cpu_has_amx()},
-          {"threads", omp_get_max_threads()},     {"hdf5", fmt::format("{}.{}.{}", major, minor, release)}};
+  return {{"langcell", build::kVersion},
+          {"build", fmt::format("{}, {}", build::kCompiler, build::kType)},
+          {"devices", devices()},
+          {"cuda", build::kCuda ? cuda_state() : "not compiled in"},
+          {"instruction_set", instruction_set()},
+          {"amx", cpu_has_amx()},
+          {"threads", omp_get_max_threads()},
+          {"hdf5", fmt::format("{}.{}.{}", major, minor, release)}};
 }
 
 Json describe_corpus(const fs::path& path, const Flags& f) {

@@ -116,6 +116,7 @@ void run_train(const Flags& f) {
   if (f.steps > 0)
     set.push_back(fmt::format("stage1.steps={}", f.steps / 5)), set.push_back(fmt::format("stage2.steps={}", f.steps - f.steps / 5));
   if (f.common.precision != "auto") set.push_back("train.precision=\"" + f.common.precision + "\"");
+  if (f.common.device != "auto") set.push_back("train.device=\"" + f.common.device + "\"");
   set.insert(set.end(), f.set.begin(), f.set.end());
   PretrainSetup setup;
   setup.options = parse_options(kRecipe, set, "langcell train"), setup.run = work / "run", setup.say = tell, setup.warn = warn;

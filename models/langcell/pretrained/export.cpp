@@ -13,12 +13,13 @@ void export_bundle(const std::filesystem::path& path, const LoadedModel& model, 
   const fs::path& to = folder.partial_path();
   const LangCell& m = *model.model;
   std::map<fs::path, std::vector<TensorToPickle>> files;
+  std::vector<HostNumbers> held;
   for (const NamedParameter& p : m.parameters().named()) {
     const std::size_t dot = p.name.find('.');
     const std::string part = p.name.substr(0, dot);
-    const std::span<const float> values(m.parameters().master(p), static_cast<std::size_t>(p.shape.count()));
+    held.push_back(m.parameters().numbers(m.parameters().master(p), p));
     files[part.ends_with("_bert") ? fs::path(part) / "pytorch_model.bin" : fs::path(part + ".bin")].push_back(
-        {p.name.substr(dot + 1), stored_shape(p.shape), values});
+        {p.name.substr(dot + 1), stored_shape(p.shape), held.back().values});
   }
   for (const auto& [file, tensors] : files) {
     if (file.has_parent_path()) {

@@ -89,7 +89,8 @@ TensorAccount fill(const TensorFiles& files, TowerSource source, const std::stri
   require_tensors(files.where(), m.tensors, wanted);
   for (std::size_t i = 0; i < m.tensors.size(); ++i) {
     const NamedParameter& p = *model.parameters().find(m.tensors[i].name);
-    files.read(m.index[i], {model.parameters().master(p), m.tensors[i].elements()});
+    model.parameters().put(model.parameters().master(p), p,
+                           [&](std::span<float> values) { files.read(m.index[i], values.first(m.tensors[i].elements())); });
     ++m.account.loaded;
   }
   return m.account;
@@ -107,8 +108,9 @@ void fold_types(const TensorFiles& files, const std::string& part, LangCell& mod
   }
   std::vector<float> row(static_cast<std::size_t>(positions.shape[1]));
   files.read(static_cast<std::size_t>(types - all.begin()), row);
-  float* const to = model.parameters().master(positions);
-  for (std::int64_t i = 0; i < positions.shape.count(); ++i) to[i] += row[static_cast<std::size_t>(i % positions.shape[1])];
+  model.parameters().put(model.parameters().master(positions), positions, [&](std::span<float> to) {
+    for (std::size_t i = 0; i < to.size(); ++i) to[i] += row[i % row.size()];
+  });
 }
 
 const StoredTensor* find(const TensorFiles& files, std::string_view name) {
