@@ -1,5 +1,6 @@
 // Times the cell tower, forward and backward, on the real token lengths of a corpus: length-grouped batches, random upstream gradient.
 // usage: step CORPUS [--preset small] [--tokens 512] [--cells 64] [--batch 16] [--repeats 5] [--dropout] [--forward] [--json FILE]
+//             [--device cpu|cuda] [--bf16]
 #include <fmt/format.h>
 #include <omp.h>
 
@@ -41,10 +42,10 @@ std::vector<std::vector<std::int64_t>> length_groups(const lc::Corpus& corpus, s
 
 int main(int argc, char** argv) {
   CLI::App app("one step of the cell tower on real cells");
-  std::string corpus_path, preset = "small", json_file;
+  std::string corpus_path, preset = "small", json_file, device = "cpu";
   int tokens = 512, repeats = 5;
   std::int64_t cells = 64, batch = 16;
-  bool dropout = false, forward_only = false;
+  bool dropout = false, forward_only = false, bf16 = false;
   app.add_option("CORPUS", corpus_path)->required();
   app.add_option("--preset", preset);
   app.add_option("--tokens", tokens);
@@ -54,11 +55,14 @@ int main(int argc, char** argv) {
   app.add_flag("--dropout", dropout, "as the model trains: 0.02 on attention weights and hidden states");
   app.add_flag("--forward", forward_only);
   app.add_option("--json", json_file);
+  app.add_option("--device", device, "auto, cpu, cuda or cuda:N");
+  app.add_flag("--bf16", bf16, "bf16 storage instead of float");
   CLI11_PARSE(app, argc, argv);
 
+  const lc::Queue queue = lc::queue_named(device, "--device");
   const lc::Corpus corpus = lc::Corpus::open(corpus_path);
   lc::LangCell model(lc::preset(preset, corpus.vocabulary().size(), 1000), {lc::LangCell::Part::absent, lc::LangCell::Part::absent},
-                     lc::DType::f32);
+                     bf16 ? lc::DType::bf16 : lc::DType::f32, queue);
   model.parameters().initialize(0);
   model.parameters().allocate_training();
   std::vector<lc::Tokens> batches;
@@ -71,7 +75,7 @@ int main(int argc, char** argv) {
       s.add(lc::cell_sequence(genes, corpus.vocabulary().cls(), tokens), lc::sequence_key(lc::Pass::view_a, static_cast<std::uint64_t>(c)));
     }
     count += std::ssize(which), total += std::ssize(s.ids);
-    batches.push_back(lc::upload(s, lc::Purpose::training));
+    batches.push_back(lc::upload(s, lc::Purpose::training, queue));
   }
   double best = 1e30;
   for (int r = 0; r <= repeats; ++r) {  // the first pass warms memory and is not counted
@@ -88,15 +92,18 @@ int main(int argc, char** argv) {
       if (!forward_only) tape.backward({{hidden, hidden.detached()}});
       model.parameters().attach(nullptr);
     }
+    if (queue.device == lc::Device::cuda) lc::Tensor::scalar(0, queue).item();  // waits until all is done
     if (r > 0) best = std::min(best, now() - start);
   }
   const double rate = static_cast<double>(count) / best;
+  const std::string where = queue.device == lc::Device::cuda
+                                ? lc::devices()[static_cast<std::size_t>(queue.index) + 1]
+                                : fmt::format("{}, {} threads", lc::kernels::instruction_set(), omp_get_max_threads());
   fmt::print(
-      "{} at {} tokens, {} cells ({} tokens), batch {}, {}, dropout {}: {:.2f} cells/s, {:.0f} tokens/s; best of {}; {}, {} threads; peak "
-      "memory {:.2f} GiB\n",
-      preset, tokens, count, total, batch, forward_only ? "forward" : "forward + backward", dropout ? "0.02" : "off", rate,
-      static_cast<double>(total) / best, repeats, lc::kernels::instruction_set(), omp_get_max_threads(),
-      static_cast<double>(lc::memory_use({}).peak) / 1073741824.0);
+      "{} at {} tokens, {} cells ({} tokens), batch {}, {}, {}, dropout {}: {:.2f} cells/s, {:.0f} tokens/s; best of {}; {}; peak memory "
+      "{:.2f} GiB\n",
+      preset, tokens, count, total, batch, bf16 ? "bf16" : "f32", forward_only ? "forward" : "forward + backward", dropout ? "0.02" : "off",
+      rate, static_cast<double>(total) / best, repeats, where, static_cast<double>(lc::memory_use(queue).peak) / 1073741824.0);
   if (!json_file.empty()) {
     lc::write_file(json_file, nlohmann::ordered_json{{"preset", preset},
                                                      {"tokens", tokens},
@@ -105,9 +112,9 @@ int main(int argc, char** argv) {
                                                      {"dropout", dropout},
                                                      {"forward_only", forward_only},
                                                      {"cells_per_s", rate},
+                                                     {"storage", bf16 ? "bf16" : "f32"},
                                                      {"repeats", repeats},
-                                                     {"threads", omp_get_max_threads()},
-                                                     {"instruction_set", lc::kernels::instruction_set()}}
+                                                     {"where", where}}
                                       .dump(1) +
                                   "\n");
   }

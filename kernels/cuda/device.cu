@@ -67,4 +67,19 @@ void clear(const Queue& queue, void* to, const Bytes& b) {
   check("clear", cudaMemset2DAsync(to, b.to_step, 0, b.width, b.rows, stream_of(queue)));
 }
 
+double seconds_of(const Queue& queue, const std::function<void()>& work) {
+  cudaEvent_t begin{}, end{};
+  check("timing", cudaEventCreate(&begin));
+  check("timing", cudaEventCreate(&end));
+  check("timing", cudaEventRecord(begin, stream_of(queue)));
+  work();
+  check("timing", cudaEventRecord(end, stream_of(queue)));
+  check("timing", cudaEventSynchronize(end));
+  float milliseconds = 0;
+  check("timing", cudaEventElapsedTime(&milliseconds, begin, end));
+  check("timing", cudaEventDestroy(begin));
+  check("timing", cudaEventDestroy(end));
+  return milliseconds / 1e3;
+}
+
 }  // namespace lc::cuda

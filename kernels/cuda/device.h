@@ -2,6 +2,7 @@
 // Plain C++: programs without CUDA find the same names in absent_device.cpp.
 #pragma once
 #include <cstddef>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -20,5 +21,6 @@ void release(const Queue& queue, void* p) noexcept;
 void upload(const Queue& queue, void* to, const void* from, const Bytes& bytes);
 void download(const Queue& queue, void* to, const void* from, const Bytes& bytes);  // waits until the numbers are there
 void clear(const Queue& queue, void* to, const Bytes& bytes);                       // from_step is not looked at
+double seconds_of(const Queue& queue, const std::function<void()>& work);           // on the device, by its own clock; waits for it
 
 }  // namespace lc::cuda

@@ -1,6 +1,7 @@
 // Every case of every word, built once for the CPU and once for CUDA.
 #pragma once
 #include <cctype>
+#include <ostream>
 #include <string>
 #include <vector>
 
@@ -19,6 +20,8 @@ inline std::vector<OnBoth> cases_on_both() {
   }
   return both;
 }
+
+inline void PrintTo(const OnBoth& c, std::ostream* out) { *out << c.cpu.word << " / " << c.cpu.name; }
 
 inline std::string name_of(std::size_t index, const OpCase& c) {
   std::string s = std::to_string(index) + "_" + c.word + "_";
