@@ -1,0 +1,112 @@
+#!/usr/bin/env bash
+# On a machine with a GPU: every case on CUDA against the CPU, lane maps, compute-sanitizer, one training run on both devices, all timings.
+# usage: gpu_check.sh [OUT]      default OUT: gpu-check; inside a bundle (tools/bundle.sh) or a build tree. Ends with OUT/summary.txt and .json
+set -uo pipefail
+case "${1-}" in
+  -h | --help) sed -n '2,3s/^# //p' "$0"; exit 0 ;;
+  -*) echo "gpu_check: unknown argument '$1' (usage: gpu_check.sh [OUT])" >&2; exit 2 ;;
+esac
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+mkdir -p "${1:-gpu-check}" || exit 5
+out=$(cd "${1:-gpu-check}" && pwd)
+if [[ -d $here/bin ]]; then
+  bin=$here/bin data=$here/data peers=$here tests=$here/bin/cuda_device_test kernels=$here/bin/kernels step=$here/bin/step
+  export LD_LIBRARY_PATH=$here/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
+else
+  build=$here/../build
+  bin=$build/bin data=$out peers=$here/../bench/peers tests=$build/tests/cuda_device_test kernels=$build/bench/kernels step=$build/bench/step
+fi
+for program in "$bin/langcell" "$tests" "$kernels" "$step"; do
+  [[ -x $program ]] || { echo "gpu_check: $program is missing; make a bundle with tools/bundle.sh" >&2; exit 5; }
+done
+"$bin/langcell" info | grep -q '^cuda  *compiled in$' || { "$bin/langcell" info | grep '^cuda' >&2; exit 5; }
+
+names=() codes=() times=()
+# run NAME LIMIT COMMAND…: its output in OUT/NAME.log, its exit code and seconds in the summary. 124: it ran past its limit.
+run() {
+  local name=$1 limit=$2 begin=$EPOCHREALTIME code
+  shift 2
+  timeout "$limit" "$@" >"$out/$name.log" 2>&1
+  code=$?
+  names+=("$name") codes+=("$code") times+=("$(awk -v a="$begin" -v b="$EPOCHREALTIME" 'BEGIN { printf "%.1f", b - a }')")
+  printf '%-22s %s, %s s\n' "$name" "$(verdict "$code")" "${times[-1]}"
+}
+verdict() { case $1 in 0) echo passed ;; 3) echo "not done: $(tail -n 1 "$out/${names[-1]}.log")" ;; *) echo "FAILED with $1" ;; esac }
+
+cases() { # a device that is not found skips them, which is no success
+  "$tests" --gtest_brief=1 || return 1
+  ! "$tests" --gtest_brief=1 --gtest_filter='LaneMap*' | grep -q SKIPPED
+}
+
+sanitizer() { # TOOL
+  local program
+  program=$(command -v compute-sanitizer || ls /usr/local/cuda*/bin/compute-sanitizer 2>/dev/null | head -n 1)
+  [[ -n $program ]] || { echo "compute-sanitizer is not on this machine"; return 3; }
+  "$program" --tool "$1" --error-exitcode 1 "$tests" --gtest_brief=1 \
+    --gtest_filter='*odd_sizes*:*whole_16_bytes:*ragged*:*padded_table*:*several_tiles:*ties*:*parameters*:*norm__clipped*'
+}
+
+# Losses of the same run on both devices, step by step, in float.
+training() {
+  local device corpus=$data/small.h5
+  [[ -f $corpus ]] || { echo "no $corpus (a bundle has one)"; return 3; }
+  for device in cpu cuda; do
+    rm -rf "$out/run-$device"
+    "$bin/langcell" pretrain --run "$out/run-$device" --device "$device" --precision fp32 --quiet --set "data.corpus=[\"$corpus\"]" \
+      --set 'model.preset="tiny"' --set train.batch_size=16 --set stage1.steps=10 --set stage2.steps=20 --set train.log_every=1 \
+      --set validate.every=0 || return 1
+  done
+  paste <(losses "$out/run-cpu") <(losses "$out/run-cuda") | awk '
+    { d = $1 > $2 ? $1 - $2 : $2 - $1; r = d / $1; if (r > most) most = r; printf "step %d: cpu %s, cuda %s, relative difference %.2g\n", NR, $1, $2, r }
+    END { printf "%d steps, largest relative difference %.2g\n", NR, most; exit !(NR == 30 && most < 2e-3) }'
+}
+losses() { grep -o '"loss":[0-9.eE+-]*' "$1/train.jsonl" | cut -d: -f2; }
+
+steps() {
+  local corpus=$data/lengths.h5 mode
+  [[ -f $corpus ]] || { echo "no $corpus (a bundle has one)"; return 3; }
+  for mode in "" --dropout --forward; do
+    "$step" "$corpus" --device cuda --bf16 --preset langcell --tokens 2048 --cells 256 --batch 32 --repeats 3 ${mode:+"$mode"} \
+      --json "$out/step${mode#-}.json" || return 1
+  done
+}
+
+peers() {
+  python3 -c 'import torch, sys; sys.exit(not torch.cuda.is_available())' || { echo "no PyTorch with CUDA on this machine"; return 3; }
+  python3 "$peers/torch_kernels.py" --json "$out/torch.json"
+}
+export -f cases sanitizer training losses steps peers
+export out bin data tests step peers
+
+run cases 150 bash -c cases
+run memcheck 90 bash -c 'sanitizer memcheck'
+run racecheck 90 bash -c 'sanitizer racecheck'
+run training 60 bash -c training
+run kernels_bf16 90 "$kernels" --device cuda --bf16 --cold --json "$out/kernels.json"
+run steps 90 bash -c steps
+run pytorch 60 bash -c peers
+
+device=$("$bin/langcell" info | sed -n 's/.*cuda:0: //p')
+driver=$(nvidia-smi --query-gpu=driver_version --format=csv,noheader 2>/dev/null | head -n 1)
+version=$(cat "$here/version" 2>/dev/null || git -C "$here" rev-parse HEAD 2>/dev/null || echo unknown)
+{
+  printf '{"version": "%s", "device": "%s", "driver": "%s", "date": "%s",\n "checks": [' "$version" "$device" "$driver" "$(date -u +%F)"
+  for i in "${!names[@]}"; do
+    printf '%s\n  {"name": "%s", "exit_code": %s, "seconds": %s}' "$([[ $i == 0 ]] || echo ,)" "${names[i]}" "${codes[i]}" "${times[i]}"
+  done
+  printf ']'
+  for file in kernels step step-dropout step-forward torch; do
+    [[ ! -s $out/$file.json ]] || printf ',\n "%s": %s' "$file" "$(cat "$out/$file.json")"
+  done
+  printf '}\n'
+} >"$out/summary.json"
+{
+  echo "langcell $version on $device, driver $driver, $(date -u +%F)"
+  for i in "${!names[@]}"; do printf '%-22s exit %s, %s s\n' "${names[i]}" "${codes[i]}" "${times[i]}"; done
+  echo
+  tail -n 2 "$out/cases.log"
+  tail -n 1 "$out/training.log"
+  cat "$out/kernels_bf16.log" "$out/steps.log" "$out/pytorch.log"
+} >"$out/summary.txt" 2>/dev/null
+echo "gpu_check: $out/summary.txt, $out/summary.json; $SECONDS s"
+for code in "${codes[@]}"; do [[ $code == 0 || $code == 3 ]] || exit 1; done
