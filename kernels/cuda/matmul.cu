@@ -100,17 +100,13 @@ __global__ void __launch_bounds__(kSumThreads) column_sums_kernel(Rows<const T> 
 }
 
 template <class T>
-struct Activate {  // of a product that the library left as it is: s += bias, y = activation(s)
+struct Activate {  // y = activation(s), of a product by the library
   Rows<T> s, y;
-  const float* bias;
   Activation activation;
   template <int N>
   __device__ void at(std::int64_t row, std::int64_t c) const {
     float v[N];
     load(v, s.row(row) + c);
-#pragma unroll
-    for (int i = 0; i < N; ++i) v[i] += bias ? bias[c + i] : 0.0f;
-    if (bias) store(v, s.row(row) + c);
 #pragma unroll
     for (int i = 0; i < N; ++i) v[i] = activate(activation, v[i]);
     store(v, y.row(row) + c);
@@ -121,45 +117,45 @@ template <class T>
 void forward(const Queue& queue, const LinearForward<T>& a) {
   const Rows<T> first = a.pre.data ? a.pre : a.y;
   const bool gelu = a.activation == Activation::gelu;  // the library's is the tanh form
-  const Did did = cublas_product(queue, {.in = dtype_of<T>,
-                                         .out = dtype_of<T>,
-                                         .a = a.x.data,
-                                         .b = a.w.data,
-                                         .c = first.data,
-                                         .m = a.y.rows,
-                                         .n = a.y.columns,
-                                         .k = a.x.columns,
-                                         .a_stride = a.x.stride,
-                                         .b_stride = a.w.stride,
-                                         .c_stride = first.stride,
-                                         .turn_b = Turn::transpose,
-                                         .bias = a.bias,
-                                         .activation = gelu || a.pre.data ? Activation::none : a.activation});
-  if (did == Did::nothing) {
+  const bool done = cublas_product(queue, {.in = dtype_of<T>,
+                                           .out = dtype_of<T>,
+                                           .a = a.x.data,
+                                           .b = a.w.data,
+                                           .c = first.data,
+                                           .m = a.y.rows,
+                                           .n = a.y.columns,
+                                           .k = a.x.columns,
+                                           .a_stride = a.x.stride,
+                                           .b_stride = a.w.stride,
+                                           .c_stride = first.stride,
+                                           .turn_b = Turn::transpose,
+                                           .bias = a.bias,
+                                           .activation = gelu || a.pre.data ? Activation::none : a.activation});
+  if (!done) {
     const LinearEpilogue<T> epilogue{a, fits(a.y, 2) && (!a.pre.data || fits(a.pre, 2))};
     return product<Stored::rows, Stored::rows>("linear_forward_kernel", queue, a.x, a.w, {a.y.rows, a.y.columns, a.x.columns}, 1, epilogue);
   }
-  if (did == Did::all && !gelu && !a.pre.data) return;
-  Activate<T> rest{first, a.y, did == Did::all ? nullptr : a.bias, a.activation};
-  for_elements("bias_activation_kernel", queue, rest, rest.s, rest.y);
+  if (!gelu && !a.pre.data) return;
+  Activate<T> rest{first, a.y, a.activation};
+  for_elements("activation_kernel", queue, rest, rest.s, rest.y);
 }
 
 template <class T>
 void input_gradient(const Queue& queue, const LinearInputGradient<T>& a) {
   const Rows<T>& dx = a.dx.to;
-  const Did did = cublas_product(queue, {.in = dtype_of<T>,
-                                         .out = dtype_of<T>,
-                                         .a = a.dy.data,
-                                         .b = a.w.data,
-                                         .c = dx.data,
-                                         .m = dx.rows,
-                                         .n = dx.columns,
-                                         .k = a.dy.columns,
-                                         .a_stride = a.dy.stride,
-                                         .b_stride = a.w.stride,
-                                         .c_stride = dx.stride,
-                                         .into = a.dx.into});
-  if (did != Did::nothing) return;
+  const bool done = cublas_product(queue, {.in = dtype_of<T>,
+                                           .out = dtype_of<T>,
+                                           .a = a.dy.data,
+                                           .b = a.w.data,
+                                           .c = dx.data,
+                                           .m = dx.rows,
+                                           .n = dx.columns,
+                                           .k = a.dy.columns,
+                                           .a_stride = a.dy.stride,
+                                           .b_stride = a.w.stride,
+                                           .c_stride = dx.stride,
+                                           .into = a.dx.into});
+  if (done) return;
   product<Stored::rows, Stored::columns>("linear_input_gradient_kernel", queue, a.dy, a.w, {dx.rows, dx.columns, a.dy.columns}, 1,
                                          GradientEpilogue<T>{dx, a.dx.into, fits(dx, 2)});
 }
@@ -168,20 +164,20 @@ template <class T>
 void weight_gradient(const Queue& queue, const LinearWeightGradient<T>& a) {
   const std::int64_t m = a.dy.columns, n = a.x.columns, k = a.dy.rows;
   if (k == 0) return;
-  const Did did = cublas_product(queue, {.in = dtype_of<T>,
-                                         .out = DType::f32,
-                                         .a = a.dy.data,
-                                         .b = a.x.data,
-                                         .c = a.dw,
-                                         .m = m,
-                                         .n = n,
-                                         .k = k,
-                                         .a_stride = a.dy.stride,
-                                         .b_stride = a.x.stride,
-                                         .c_stride = n,
-                                         .turn_a = Turn::transpose,
-                                         .into = Into::add});
-  if (did != Did::nothing) return;
+  const bool done = cublas_product(queue, {.in = dtype_of<T>,
+                                           .out = DType::f32,
+                                           .a = a.dy.data,
+                                           .b = a.x.data,
+                                           .c = a.dw,
+                                           .m = m,
+                                           .n = n,
+                                           .k = k,
+                                           .a_stride = a.dy.stride,
+                                           .b_stride = a.x.stride,
+                                           .c_stride = n,
+                                           .turn_a = Turn::transpose,
+                                           .into = Into::add});
+  if (done) return;
   constexpr std::int64_t kTokens = 512;  // of a part, at least
   const std::int64_t tile = product_form(a.dy, a.x).tile, tiles = ceil_div(m, tile) * ceil_div(n, tile);
   const std::int64_t parts = std::clamp<std::int64_t>(2 * multiprocessors(queue) / tiles, 1, ceil_div(k, kTokens));
@@ -218,20 +214,20 @@ namespace lc::cuda {
 template <class T>
 void float_product(const Queue& queue, const FloatProduct<T>& p) {
   const std::int64_t k = p.b.rows;
-  const Did did = cublas_product(queue, {.in = dtype_of<T>,
-                                         .out = DType::f32,
-                                         .a = p.a.data,
-                                         .b = p.b.data,
-                                         .c = p.c.data,
-                                         .m = p.c.rows,
-                                         .n = p.c.columns,
-                                         .k = k,
-                                         .a_stride = p.a.stride,
-                                         .b_stride = p.b.stride,
-                                         .c_stride = p.c.stride,
-                                         .turn_a = p.a_transposed ? Turn::transpose : Turn::none,
-                                         .into = p.into});
-  if (did != Did::nothing) return;
+  const bool done = cublas_product(queue, {.in = dtype_of<T>,
+                                           .out = DType::f32,
+                                           .a = p.a.data,
+                                           .b = p.b.data,
+                                           .c = p.c.data,
+                                           .m = p.c.rows,
+                                           .n = p.c.columns,
+                                           .k = k,
+                                           .a_stride = p.a.stride,
+                                           .b_stride = p.b.stride,
+                                           .c_stride = p.c.stride,
+                                           .turn_a = p.a_transposed ? Turn::transpose : Turn::none,
+                                           .into = p.into});
+  if (done) return;
   const Extent extent{p.c.rows, p.c.columns, k};
   const kernels::GradientEpilogue<float> epilogue{p.c, p.into, fits(p.c, 2)};
   if (p.a_transposed)

@@ -128,22 +128,17 @@ class Handle {
     if (!library().create || library().create(&handle_) != CUBLAS_STATUS_SUCCESS) handle_ = nullptr;
     if (handle_) workspace_ = allocate(queue, kWorkspace);
   }
-  Did run(const CublasProduct& p) {
-    if (!workspace_) return Did::nothing;
+  bool run(const CublasProduct& p) {
+    if (!workspace_) return false;
     const bool epilogue = p.bias || p.activation != kernels::Activation::none;
-    if (epilogue && run_with(p, true)) return Did::all;
-    return run_with(p, false) ? (epilogue ? Did::product : Did::all) : Did::nothing;
-  }
-
- private:
-  bool run_with(CublasProduct p, bool epilogue) {
-    if (!epilogue) p.bias = nullptr, p.activation = kernels::Activation::none;
     const Key key{p.in,         p.out, p.m, p.n, p.k, p.a_stride, p.b_stride, p.c_stride, p.turn_a, p.turn_b, p.bias != nullptr,
                   p.activation, p.into};
     auto& plan = plans_[key];
     if (!plan) plan = std::make_unique<Plan>(handle_, p, epilogue);
     return plan->usable() && plan->run(handle_, p, queue_, workspace_);
   }
+
+ private:
   using Key = std::tuple<DType, DType, std::int64_t, std::int64_t, std::int64_t, std::int64_t, std::int64_t, std::int64_t, Turn, Turn, bool,
                          kernels::Activation, kernels::Into>;
   const Queue queue_;
@@ -154,13 +149,13 @@ class Handle {
 
 }  // namespace
 
-Did cublas_product(const Queue& queue, const CublasProduct& p) {
+bool cublas_product(const Queue& queue, const CublasProduct& p) {
   const auto aligned = [](const void* matrix, std::int64_t stride, DType type) {
     return reinterpret_cast<std::uintptr_t>(matrix) % kAlignment == 0 && static_cast<std::size_t>(stride) * size_of(type) % kAlignment == 0;
   };
   const bool suits =
       aligned(p.a, p.a_stride, p.in) && aligned(p.b, p.b_stride, p.in) && aligned(p.c, p.c_stride, p.out) && aligned(p.bias, 0, DType::f32);
-  if (!suits || p.m == 0 || p.n == 0 || p.k == 0) return Did::nothing;
+  if (!suits || p.m == 0 || p.n == 0 || p.k == 0) return false;
   static std::mutex mutex;
   static auto& handles = *new std::map<std::pair<int, void*>, Handle>;
   const std::lock_guard lock(mutex);

@@ -17,7 +17,6 @@ struct CublasProduct {
   const float* bias = nullptr;  // (n)
   kernels::Activation activation = kernels::Activation::none;
 };
-enum class Did : std::uint8_t { nothing, product, all };  // product: bias and activation are still to be done
-Did cublas_product(const Queue& queue, const CublasProduct& p);
+bool cublas_product(const Queue& queue, const CublasProduct& p);  // false: it refuses, nothing was started
 
 }  // namespace lc::cuda
