@@ -132,6 +132,29 @@ void Tensor::fill_zero() const {
   for (std::int64_t i = 0; i < rows(); ++i) std::memset(p + i * step, 0, row);
 }
 
+Tensor Tensor::stacked(std::span<const Tensor> parts) {
+  std::int64_t rows = 0;
+  Tensor like;
+  for (const Tensor& t : parts) {
+    if (!t) continue;
+    if (like && (t.columns() != like.columns() || t.dtype() != like.dtype()))
+      throw ShapeError(fmt::format("stacked: wanted rows as in {}, got {}", like.shape().text(), t.shape().text()));
+    like = t, rows += t.rows();
+  }
+  if (!like) return {};
+  Tensor all = empty({rows, like.columns()}, like.dtype_, like.queue_);
+  rows = 0;
+  for (const Tensor& t : parts) {
+    if (!t) continue;
+    const Tensor place = all.slice_rows(rows, t.rows());
+    rows += t.rows();
+    on(t.queue_, t.dtype_, [&]<Device D, class T>() {
+      kernels::convert<D>(t.queue_, kernels::Convert<T, T>{t.view<const T>(), place.view<T>(), kernels::Into::write});
+    });
+  }
+  return all;
+}
+
 Tensor Tensor::detached() const {
   Tensor t = *this;
   t.tape_ = nullptr, t.slot_ = -1, t.first_column_ = 0, t.leaf_ = nullptr;

@@ -87,6 +87,7 @@ class Tensor {
   float item() const;      // the one element of a float tensor, on the host
   Tensor to(DType) const;  // converted copy (f32, bf16); itself when equal
   void fill_zero() const;
+  static Tensor stacked(std::span<const Tensor> parts);  // rows end to end, a copy off any tape; absent parts are left out
 
   // ---- gradient
   Tape* tape() const { return leaf_ ? leaf_->tape : tape_; }  // null: needs no gradient

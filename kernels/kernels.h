@@ -344,7 +344,7 @@ struct AdamW {
   T* storage = nullptr;               // the copy the model computes with; null when it is the master itself
   const Segment* segments = nullptr;  // (n) on the host
   std::int64_t count = 0;
-  const float* clip_factor = nullptr;  // (1), or null: 1
+  const float* clip_factor = nullptr;  // (1), or null: 1; NaN: nothing is changed
   float lr = 0, beta1 = 0.9f, beta2 = 0.999f, eps = 1e-8f;
   std::int64_t step = 1;  // from 1, for the bias correction
 };
@@ -356,7 +356,7 @@ struct GradientNorm {  // norm = √Σ g² over the unfrozen segments (sums in d
   const Segment* segments = nullptr;
   std::int64_t count = 0;
   float clip = 1;
-  float *norm = nullptr, *clip_factor = nullptr;  // (1), (1)
+  float *norm = nullptr, *clip_factor = nullptr;  // (1), (1); a norm that is not finite gives a NaN factor
 };
 template <Device D>
 void gradient_norm(Queue, const GradientNorm&);

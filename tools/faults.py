@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Plants every fault of tests/shim/faults/WORD.txt into the CUDA kernels, one at a time; the word's cases on the shim must see each of them.
 
-usage: tools/faults.py [WORD ...] [--jobs 2] [--json FILE]      wants what tools/setup.sh installs; works in copies under build/faults
+usage: tools/faults.py [WORD ...] [--jobs 2] [--only TEXT ...] [--json FILE]      wants what tools/setup.sh installs; works in copies under build/faults
 A fault is a block of lines: `FILE | what is wrong`, `- the text to replace` (once in the file, \\n for a line's end), `+ the new text`. A line
 `harmless: reason` says that the cases need not see it. Exit code 1 when a fault that should be caught is not, or a harmless one is.
 """
@@ -103,10 +103,11 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("words", nargs="*")
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
+    parser.add_argument("--only", nargs="*", default=[""], help="faults whose description contains one of these")
     parser.add_argument("--json")
     options = parser.parse_args()
     words = options.words or sorted(p.stem for p in (TOP / "tests/shim/faults").glob("*.txt"))
-    faults = [fault for word in words for fault in faults_of(word)]
+    faults = [f for word in words for f in faults_of(word) if any(text in f["what"] for text in options.only)]
     for fault in faults:
         planted((TOP / "kernels/cuda" / fault["file"]).read_text(), fault)
 

@@ -41,6 +41,7 @@ class Run {
   void freeze(int stage);
   void announce(int stage) const;
   void run_stage(int stage);
+  void warn_of_one_group(int stage, std::int64_t step);
   void checkpoint(int stage, std::int64_t step);
   void finish();
   StepRecord record(int stage, std::int64_t step, const StepResult& r, double lr, double step_seconds) const;
@@ -227,6 +228,15 @@ StepRecord Run::record(int stage, std::int64_t step, const StepResult& r, double
   return s;
 }
 
+void Run::warn_of_one_group(int stage, std::int64_t step) {
+  progress_->clear();
+  setup_.warn(fmt::format(
+      "stage {}, step {}: all cells of the batch share one text, so cell_text has weight 0 there; a larger batch_size helps", stage, step));
+}
+
+// Every so many steps, counted from 1; 0: never.
+static bool is_due(std::int64_t every, std::int64_t n) { return every > 0 && (n + 1) % every == 0; }
+
 void Run::run_stage(int stage) {
   SampleOrder order = order_of(stage);
   const std::int64_t steps = steps_of(stage, order), first = stage == start_.stage ? start_.step : 0;
@@ -240,30 +250,38 @@ void Run::run_stage(int stage) {
   const Share share{ranks_.rank(), ranks_.size(), options_.train.accumulate};
   const auto length = [this](std::int64_t c) { return data_.length(c, model_->config().max_cell_tokens); };
   std::int64_t one_group_steps = 0;
+  std::vector<PendingStep> waiting;
+  auto since = Clock::now();
+  reset_memory_peak(model_->parameters().queue());
   for (std::int64_t n = first; n < steps; ++n) {
-    const auto begin = Clock::now();
-    reset_memory_peak(model_->parameters().queue());
-    const double lr = schedule.lr(n);
-    const StepResult r = step.run(static_cast<std::uint32_t>(n), micro_batches(order.batch(n), length, share), static_cast<float>(lr));
-    StepRecord line = record(stage, n + 1, r, lr, seconds_since(begin));
-    line.epoch = static_cast<double>(n + 1) / static_cast<double>(order.batches_per_epoch());
-    ++done_;
-    if (r.one_group_only && one_group_steps++ == 0) {
-      progress_->clear();
-      setup_.warn(fmt::format(
-          "stage {}, step {}: all cells of the batch share one text, so cell_text has weight 0 there; a larger batch_size helps", stage,
-          n + 1));
+    waiting.push_back(
+        step.begin(static_cast<std::uint32_t>(n), micro_batches(order.batch(n), length, share), static_cast<float>(schedule.lr(n))));
+    const bool last = n + 1 == steps, logs = (n + 1) % options_.train.log_every == 0 || n == first || last;
+    // The numbers of a step wait on a GPU until somebody has to know them.
+    if (logs || waiting.back().result || is_due(options_.checkpoint.every, n) || is_due(options_.validate.every, n) ||
+        StopRequest::asked()) {
+      StepRecord line;
+      const double each = seconds_since(since) / static_cast<double>(waiting.size());
+      for (const PendingStep& w : waiting) {
+        const StepResult r = step.finish(w);
+        line = record(stage, w.number + 1, r, schedule.lr(w.number), each);
+        if (r.one_group_only && one_group_steps++ == 0) warn_of_one_group(stage, line.step);
+      }
+      line.epoch = static_cast<double>(n + 1) / static_cast<double>(order.batches_per_epoch());
+      done_ += std::ssize(waiting);
+      if (logs) log_->write(line);
+      progress_->update(line, done_before_ + done_);
+      waiting.clear();
+      since = Clock::now();
+      reset_memory_peak(model_->parameters().queue());
     }
-    const bool last = n + 1 == steps;
-    if ((n + 1) % options_.train.log_every == 0 || n == first || last) log_->write(line);
-    progress_->update(line, done_before_ + done_);
-    if (!held_out_.empty() && options_.validate.every > 0 && ((n + 1) % options_.validate.every == 0 || last)) {
+    if (!held_out_.empty() && options_.validate.every > 0 && (is_due(options_.validate.every, n) || last)) {
       ValidationRecord v = validate(*model_, data_, ranks_, how, {held_out_, options_.train.batch_size});
       v.step = n + 1;
       log_->write(v);
     }
-    const bool asked = StopRequest::asked();
-    if (asked || last || (options_.checkpoint.every > 0 && (n + 1) % options_.checkpoint.every == 0)) checkpoint(stage, n + 1);
+    const bool asked = waiting.empty() && StopRequest::asked();
+    if (asked || last || is_due(options_.checkpoint.every, n)) checkpoint(stage, n + 1);
     if (asked) {
       progress_->clear();
       throw Stopped(fmt::format("{}: stopped by {} after stage {}, step {}; the same command with --resume continues", setup_.run.string(),

@@ -55,10 +55,6 @@ struct Step::Encoded {
   std::vector<Seed> seeds;
 };
 
-struct Step::Sums {
-  double mgm = 0, matching = 0;
-};
-
 PassOptions Step::options(bool training) const {
   PassOptions o;
   if (training) o.chance = chance_;
@@ -67,6 +63,10 @@ PassOptions Step::options(bool training) const {
 }
 
 StepResult Step::run(std::uint32_t number, const std::vector<Samples>& micro_batches, float lr, Update update) {
+  return finish(begin(number, micro_batches, lr, update));
+}
+
+PendingStep Step::begin(std::uint32_t number, const std::vector<Samples>& micro_batches, float lr, Update update) {
   Parameters& parameters = model_.parameters();
   update_ = update;
   chance_ = chance_of_step(rule_.seed, rule_.stage, number);
@@ -86,9 +86,15 @@ StepResult Step::run(std::uint32_t number, const std::vector<Samples>& micro_bat
 
   // (b)
   const Contrast c = contrast_of(batch, encoded);
+  PendingStep step;
+  step.number = number, step.samples = batch.ids.samples, step.masked_tokens = batch.masked_tokens;
+  step.cell_cell = c.cell_cell, step.cell_cell_pairs = c.cell_cell_pairs;
+  step.cell_text = c.cell_text, step.cell_text_pairs = c.cell_text_pairs, step.cell_text_entropy = c.cell_text_entropy;
+  step.match_pairs = static_cast<double>(c.pairs.size());
+  step.known.tokens = batch.tokens, step.known.data_seconds = batch.data_seconds;
+  step.known.skipped_negatives = c.skipped_negatives, step.known.one_group_only = c.one_group_only;
 
   // (c)
-  Sums sums;
   for (std::size_t i = 0; i < batch.micro.size(); ++i) {
     Encoded e = std::move(encoded[i]);
     if (training && !once) {
@@ -96,31 +102,38 @@ StepResult Step::run(std::uint32_t number, const std::vector<Samples>& micro_bat
       parameters.attach(tape.get());
       e = encode(batch.micro[i], tape.get());
     }
-    objectives(batch, batch.micro[i], c, e, sums, training ? tape.get() : nullptr);
+    objectives(batch, batch.micro[i], c, e, step, training ? tape.get() : nullptr);
     if (training) tape->backward(e.seeds);
   }
+  if (!training) return step;
   ranks_.all_reduce_sum(parameters.gradients());
-  double totals[] = {sums.mgm, sums.matching, static_cast<double>(batch.tokens)};
-  ranks_.all_reduce_sum(std::span<double>(totals));
+  step.gradient_norm = Tensor::scalar(0, queue());
+  const Tensor clip_factor = Tensor::scalar(1, queue());
+  parameters.gradient_norm(rule_.clip, step.gradient_norm, clip_factor);
+  if (queue().device == Device::cpu) step.result = finish(step);  // elsewhere the optimiser itself leaves everything as it is
+  if (update == Update::optimiser) parameters.adamw(lr, rule_.weight_decay, number + 1, clip_factor);
+  return step;
+}
 
-  StepResult r;
-  r.tokens = static_cast<std::int64_t>(totals[2]), r.data_seconds = batch.data_seconds;
-  r.skipped_negatives = c.skipped_negatives, r.one_group_only = c.one_group_only;
-  if (rule_.mgm > 0 && batch.masked_tokens > 0) r.mgm = totals[0] / batch.masked_tokens;
-  if (!c.pairs.empty()) r.matching = totals[1] / static_cast<double>(c.pairs.size());
-  r.cell_cell = c.cell_cell;
-  if (c.cell_text) r.cell_text = *c.cell_text - c.cell_text_entropy;
+StepResult Step::finish(const PendingStep& step) {
+  if (step.result) return *step.result;
+  StepResult r = step.known;
+  double totals[] = {0, 0, static_cast<double>(r.tokens)};
+  for (const Tensor& sum : step.mgm) totals[0] += sum.item();
+  for (const Tensor& sum : step.matching) totals[1] += sum.item();
+  ranks_.all_reduce_sum(std::span<double>(totals));
+  r.tokens = static_cast<std::int64_t>(totals[2]);
+  if (rule_.mgm > 0 && step.masked_tokens > 0) r.mgm = totals[0] / step.masked_tokens;
+  if (step.match_pairs > 0) r.matching = totals[1] / step.match_pairs;
+  if (step.cell_cell) r.cell_cell = step.cell_cell.item() / step.cell_cell_pairs;
+  if (step.cell_text) r.cell_text = step.cell_text.item() / step.cell_text_pairs - step.cell_text_entropy;
   for (const auto& [weight, loss] :
        {std::pair{rule_.mgm, r.mgm}, {rule_.cell_cell, r.cell_cell}, {rule_.cell_text, r.cell_text}, {rule_.matching, r.matching}}) {
     if (weight > 0 && loss) r.loss += weight * *loss;
   }
-  if (!training) return r;
-
-  const Tensor norm = Tensor::scalar(0, queue()), clip_factor = Tensor::scalar(1, queue());
-  parameters.gradient_norm(rule_.clip, norm, clip_factor);
-  r.gradient_norm = norm.item();
-  require_finite(number, batch, r);
-  if (update == Update::optimiser) parameters.adamw(lr, rule_.weight_decay, number + 1, clip_factor);
+  if (!step.gradient_norm) return r;
+  r.gradient_norm = step.gradient_norm.item();
+  require_finite(step, r);
   return r;
 }
 
@@ -218,13 +231,10 @@ Step::Encoded Step::encode(const MicroBatch& m, Tape* tape) const {
 
 // z of all micro-batches and ranks, end to end.
 static Tensor gather(Communicator& ranks, const std::vector<Tensor>& parts, std::int64_t columns, const Queue& queue) {
-  std::vector<float> own;
-  for (const Tensor& t : parts) {
-    if (!t) continue;
-    const auto rows = t.to_host<float>();
-    own.insert(own.end(), rows.begin(), rows.end());
-  }
-  const std::vector<float> all = ranks.all_gather_rows(std::span<const float>(own), columns);
+  const Tensor own = Tensor::stacked(parts);
+  if (ranks.size() == 1) return own;
+  const std::vector<float> rows = own ? own.to_host<float>() : std::vector<float>();
+  const std::vector<float> all = ranks.all_gather_rows(std::span<const float>(rows), columns);
   return all.empty() ? Tensor()
                      : Tensor::from(std::span<const float>(all), Shape{static_cast<std::int64_t>(all.size()) / columns, columns}, queue);
 }
@@ -248,7 +258,7 @@ Contrast Step::contrast_of(const GlobalBatch& batch, const std::vector<Encoded>&
 }
 
 // Masked genes and matching of one micro-batch, and the seeds of its backward.
-void Step::objectives(const GlobalBatch& batch, const MicroBatch& m, const Contrast& c, Encoded& e, Sums& sums, Tape* tape) const {
+void Step::objectives(const GlobalBatch& batch, const MicroBatch& m, const Contrast& c, Encoded& e, PendingStep& step, Tape* tape) const {
   const PassOptions pass = options(tape != nullptr);
   const auto seed = [&](const Tensor& of, const Tensor& gradient) {
     if (tape && of && of.tape() && gradient) e.seeds.push_back({of, gradient});
@@ -262,7 +272,7 @@ void Step::objectives(const GlobalBatch& batch, const MicroBatch& m, const Contr
 
   if (rule_.mgm > 0 && m.masked_rows.columns() > 0) {
     const Tensor loss = masked_gene_loss(model_, e.hidden_masked, m.masked_rows, m.labels);
-    sums.mgm += loss.item();
+    step.mgm.push_back(loss.detached());
     seed(loss, Tensor::scalar(static_cast<float>(rule_.mgm / batch.masked_tokens), queue()));
   }
 
@@ -276,11 +286,11 @@ void Step::objectives(const GlobalBatch& batch, const MicroBatch& m, const Contr
   if (labels.empty()) return;
   const Tokens pairs = upload(texts, Purpose::training, queue());
   const Tensor loss = matching_loss(model_, model_.cross_states(e.hidden_a, m.view_a), pairs, Tensor::from(labels, queue()), pass);
-  sums.matching += loss.item();
+  step.matching.push_back(loss.detached());
   seed(loss, Tensor::scalar(rule_.matching / static_cast<float>(c.pairs.size()), queue()));
 }
 
-void Step::require_finite(std::uint32_t number, const GlobalBatch& batch, const StepResult& r) const {
+void Step::require_finite(const PendingStep& step, const StepResult& r) const {
   if (std::isfinite(r.gradient_norm) && std::isfinite(r.loss)) return;
   std::string losses;
   for (const auto& [name, value] :
@@ -289,7 +299,7 @@ void Step::require_finite(std::uint32_t number, const GlobalBatch& batch, const 
   }
   throw NumericalError(fmt::format(
       "stage {}, step {}: {}gradient norm {}; samples {}; nothing was updated: lower the learning rate, or look with --check-finite",
-      rule_.stage, number + 1, losses, r.gradient_norm, fmt::join(batch.ids.samples, " ")));
+      rule_.stage, step.number + 1, losses, r.gradient_norm, fmt::join(step.samples, " ")));
 }
 
 }  // namespace lc

@@ -34,6 +34,17 @@ struct StepResult {
   bool one_group_only = false;
 };
 
+// A step whose work has been asked for; its numbers are still where they were computed.
+struct PendingStep {
+  std::uint32_t number = 0;
+  std::vector<Tensor> mgm, matching;  // (1) sums, one per micro-batch of this rank
+  Tensor cell_cell, cell_text, gradient_norm;
+  double masked_tokens = 0, match_pairs = 0, cell_cell_pairs = 0, cell_text_pairs = 0, cell_text_entropy = 0;
+  std::vector<std::uint64_t> samples;
+  StepResult known;                  // what needed no computing
+  std::optional<StepResult> result;  // when somebody has looked already
+};
+
 enum class Update : std::uint8_t { optimiser, gradients_only, losses_only };
 
 class Step {
@@ -43,19 +54,22 @@ class Step {
   // `number` counts from 0 within the stage; micro_batches: this rank's samples. NumericalError naming step, loss and samples when a loss
   // or the gradient is not finite: then nothing was updated. losses_only: no dropout, no tape.
   StepResult run(std::uint32_t number, const std::vector<Samples>& micro_batches, float lr, Update update = Update::optimiser);
+  // The same in two halves: begin() does not wait for a device, but for the z that negatives are drawn from; finish() reads the numbers.
+  // On the CPU begin() has looked at them already, before it updated.
+  PendingStep begin(std::uint32_t number, const std::vector<Samples>& micro_batches, float lr, Update update = Update::optimiser);
+  StepResult finish(const PendingStep& step);
 
  private:
   struct MicroBatch;
   struct GlobalBatch;
   struct Encoded;
-  struct Sums;
   GlobalBatch assemble(const std::vector<Samples>& micro_batches);
   Encoded encode(const MicroBatch& m, Tape* tape) const;
   Contrast contrast_of(const GlobalBatch& batch, const std::vector<Encoded>& encoded) const;
-  void objectives(const GlobalBatch& batch, const MicroBatch& m, const Contrast& c, Encoded& e, Sums& sums, Tape* tape) const;
+  void objectives(const GlobalBatch& batch, const MicroBatch& m, const Contrast& c, Encoded& e, PendingStep& step, Tape* tape) const;
   PassOptions options(bool training) const;
   const Queue& queue() const { return model_.parameters().queue(); }
-  void require_finite(std::uint32_t number, const GlobalBatch& batch, const StepResult& result) const;
+  void require_finite(const PendingStep& step, const StepResult& result) const;
 
   LangCell& model_;
   const Dataset& data_;

@@ -1,6 +1,7 @@
 // adamw: one pass over the arena, in chunks of its segments; gradient_norm: its global norm, summed in double in fixed chunks.
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <vector>
 
 #include "kernels/cpu/dispatch.h"
@@ -108,6 +109,7 @@ AdamFactors factors_of(const AdamW<T>& a, const Segment& segment) {
 
 template <class T, class Run>
 void update(const AdamW<T>& a, Run run) {
+  if (a.clip_factor && std::isnan(*a.clip_factor)) return;
   const std::vector<Piece> pieces = pieces_of(a.segments, a.count, kUpdateChunk);
   parallel_for(static_cast<std::int64_t>(pieces.size()), 1, [&](std::int64_t i, std::int64_t, std::int64_t) {
     const Piece& piece = pieces[static_cast<std::size_t>(i)];
@@ -139,7 +141,10 @@ void gradient_norm<Device::cpu>(Queue, const GradientNorm& a) {
   for (const double each : squares) sum += each;
   const double norm = std::sqrt(sum);
   *a.norm = static_cast<float>(norm);
-  *a.clip_factor = a.clip > 0 ? static_cast<float>(std::min(1.0, static_cast<double>(a.clip) / (norm + 1e-6))) : 1.0f;
+  if (!std::isfinite(norm))
+    *a.clip_factor = std::numeric_limits<float>::quiet_NaN();
+  else
+    *a.clip_factor = a.clip > 0 ? static_cast<float>(std::min(1.0, static_cast<double>(a.clip) / (norm + 1e-6))) : 1.0f;
 }
 
 }  // namespace lc::kernels

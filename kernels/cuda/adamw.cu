@@ -102,6 +102,7 @@ template <class T>
 __global__ void __launch_bounds__(kThreads) adamw_kernel(Arena<T> a, Factors f, Pieces pieces) {
   const Chunk chunk = chunk_of(pieces, static_cast<std::int32_t>(blockIdx.x), kUpdateChunk);
   const float clip = a.clip_factor ? a.clip_factor[0] : 1.0f;
+  if (clip != clip) return;  // NaN: the gradient is not finite
   const auto thread = static_cast<std::int64_t>(threadIdx.x);
   const std::int64_t together = chunk.begin % kTogether == 0 ? (chunk.end - chunk.begin) / kTogether : 0;
   for (std::int64_t i = thread; i < together; i += kThreads) update<kTogether>(a, f, chunk.begin + kTogether * i, clip, chunk.shrink);
@@ -130,7 +131,7 @@ __global__ void __launch_bounds__(kThreads) norm_kernel(const double* sums, std:
   if (threadIdx.x != 0) return;
   const double wanted = static_cast<double>(clip) / (sum + 1e-6);
   norm[0] = static_cast<float>(sum);
-  factor[0] = clip > 0 && wanted < 1 ? static_cast<float>(wanted) : 1.0f;
+  factor[0] = !(sum < INFINITY) ? NAN : clip > 0 && wanted < 1 ? static_cast<float>(wanted) : 1.0f;
 }
 
 constexpr std::size_t kSumBytes = kThreads / kWarpSize * sizeof(double);

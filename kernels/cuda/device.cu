@@ -51,11 +51,6 @@ void* allocate(const Queue& queue, std::size_t bytes) {
 
 void release(const Queue& queue, void* p) noexcept { cudaFreeAsync(p, stream_of(queue)); }
 
-void upload(const Queue& queue, void* to, const void* from, const Bytes& b) {
-  if (b.width == 0 || b.rows == 0) return;
-  check("upload", cudaMemcpy2DAsync(to, b.to_step, from, b.from_step, b.width, b.rows, cudaMemcpyHostToDevice, stream_of(queue)));
-}
-
 void download(const Queue& queue, void* to, const void* from, const Bytes& b) {
   if (b.width == 0 || b.rows == 0) return;
   check("download", cudaMemcpy2DAsync(to, b.to_step, from, b.from_step, b.width, b.rows, cudaMemcpyDeviceToHost, stream_of(queue)));

@@ -11,21 +11,6 @@
 namespace lc {
 namespace {
 
-// Loss and gradients of one InfoNCE, weighted and divided by the number of pairs.
-struct Infonce {
-  double mean = 0, d_scale = 0;
-  Tensor da, db;
-};
-Infonce infonce_of(const Tensor& a, const Tensor& b, float scale, const ContrastGroups& groups, float weight) {
-  Tape tape;
-  const Tensor za = tape.watch(a), zb = tape.watch(b), s = tape.watch(Tensor::scalar(scale, a.queue()));
-  const Tensor loss = infonce(za, zb, s, groups);
-  const auto pairs = static_cast<float>(a.rows());
-  tape.backward({{loss, Tensor::scalar(weight / pairs, a.queue())}});
-  const Tensor ds = tape.gradient(s);
-  return {loss.item() / pairs, ds ? ds.item() : 0.0, tape.gradient(za), tape.gradient(zb)};
-}
-
 // Gumbel(0, 1) noise keyed on (step, anchor, candidate).
 double gumbel(PhiloxKey chance, std::uint64_t anchor, std::uint64_t candidate) {
   const Philox r = philox<10>({{static_cast<std::uint32_t>(anchor), static_cast<std::uint32_t>(anchor >> 32),
@@ -130,8 +115,13 @@ Tensor matching_loss(const LangCell& model, const CrossStates& cells, const Toke
 Contrast contrast(const ContrastBatch& batch, const ContrastOptions& options) {
   Contrast result;
   if (batch.view_b && options.cell_cell > 0 && batch.view_a.rows() > 1) {
-    const Infonce c = infonce_of(batch.view_a, batch.view_b, options.scale, {}, options.cell_cell);
-    result.cell_cell = c.mean, result.d_view_a = c.da, result.d_view_b = c.db, result.d_scale += c.d_scale;
+    Tape tape;
+    const Queue& queue = batch.view_a.queue();
+    const Tensor za = tape.watch(batch.view_a), zb = tape.watch(batch.view_b);
+    const Tensor loss = infonce(za, zb, Tensor::scalar(options.scale, queue), {});
+    result.cell_cell = loss.detached(), result.cell_cell_pairs = static_cast<double>(batch.view_a.rows());
+    tape.backward({{loss, Tensor::scalar(options.cell_cell / static_cast<float>(batch.view_a.rows()), queue)}});
+    result.d_view_a = tape.gradient(za), result.d_view_b = tape.gradient(zb);
   }
   if (!batch.text) return result;
 
@@ -148,14 +138,14 @@ Contrast contrast(const ContrastBatch& batch, const ContrastOptions& options) {
   if (options.cell_text > 0 && dense.size() > 1) {
     Tape tape;
     const Queue& queue = batch.text.queue();
-    const Tensor za = tape.watch(batch.view_a), zt = tape.watch(batch.text), s = tape.watch(Tensor::scalar(options.scale, queue));
-    const Tensor loss = infonce(rows_take(za, Tensor::from(with_text, queue)), rows_take(zt, Tensor::from(their_text, queue)), s, groups);
-    const auto pairs = static_cast<float>(with_text.size());
-    tape.backward({{loss, Tensor::scalar(options.cell_text / pairs, queue)}});
-    result.cell_text = loss.item() / pairs;
-    result.cell_text_entropy = target_entropy(groups, static_cast<std::int64_t>(with_text.size())) / pairs;
+    const Tensor za = tape.watch(batch.view_a), zt = tape.watch(batch.text), scale = Tensor::scalar(options.scale, queue);
+    const Tensor loss =
+        infonce(rows_take(za, Tensor::from(with_text, queue)), rows_take(zt, Tensor::from(their_text, queue)), scale, groups);
+    const auto pairs = std::ssize(with_text);
+    tape.backward({{loss, Tensor::scalar(options.cell_text / static_cast<float>(pairs), queue)}});
+    result.cell_text = loss.detached(), result.cell_text_pairs = static_cast<double>(pairs);
+    result.cell_text_entropy = target_entropy(groups, pairs) / static_cast<double>(pairs);
     result.d_view_a = sum_of(result.d_view_a, tape.gradient(za)), result.d_text = tape.gradient(zt);
-    if (const Tensor ds = tape.gradient(s)) result.d_scale += ds.item();
   }
   if (options.matching > 0) draw_pairs(batch, options, result);
   return result;

@@ -39,13 +39,13 @@ struct MatchPair {
 };
 
 struct Contrast {
-  std::optional<double> cell_cell, cell_text;  // cross-entropies per pair, averaged; absent: off, or nothing to compare
-  double cell_text_entropy = 0;                // of the targets, not subtracted above
-  Tensor d_view_a, d_view_b, d_text;           // of the weighted mean losses; absent where nothing reaches
-  double d_scale = 0;
-  std::vector<MatchPair> pairs;        // positives and drawn negatives, in the order of the cells
-  std::int64_t skipped_negatives = 0;  // anchors without an admissible negative
-  bool one_group_only = false;         // cell–text had nothing to tell apart: weight 0
+  Tensor cell_cell, cell_text;                      // (1) sums over the pairs; absent: off, or nothing to compare
+  double cell_cell_pairs = 0, cell_text_pairs = 0;  // what they are divided by
+  double cell_text_entropy = 0;                     // of the targets, per pair, not subtracted above
+  Tensor d_view_a, d_view_b, d_text;                // of the weighted mean losses; absent where nothing reaches
+  std::vector<MatchPair> pairs;                     // positives and drawn negatives, in the order of the cells
+  std::int64_t skipped_negatives = 0;               // anchors without an admissible negative
+  bool one_group_only = false;                      // cell–text had nothing to tell apart: weight 0
 };
 Contrast contrast(const ContrastBatch& batch, const ContrastOptions& options);
 

@@ -126,6 +126,7 @@ std::vector<OpCase> attention_cases() {
       case_of("cross, no keys, one key, dropout", {2, 32, queries, keys, kTenth}),
       case_of("many queries of one key sequence", {1, 64, texts, cells}),
       case_of("many queries of one key sequence, dropout", {1, 64, texts, cells, kTenth}),
+      case_of("cross, many queries of three keys, dropout", {4, 64, packing_of({300}), packing_of({3}), kTenth}),
       sliced({2, 32, some, some, kTenth}),
       far_from_zero(),
       case_of("only empty sequences", {1, 32, nothing, nothing, kTenth}),

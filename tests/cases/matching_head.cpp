@@ -46,6 +46,17 @@ OpCase loss_case(const std::string& name, const Setting& s) {
   return c;
 }
 
+// Two heads read the same rows: each gradient is added to what is there.
+OpCase used_twice(const Setting& s) {
+  OpCase c = loss_case("two heads of one x", s);
+  c.run = [=](const std::vector<Tensor>& in) {
+    const MatchingHead head{.x = in[0], .rows = ids_of(s.rows), .weight = in[1], .bias = in[2], .labels = ids_of(s.labels)};
+    return add(matching_head(head), matching_head(head));
+  };
+  c.reference = [=](const std::vector<Values>& in) { return Values{2 * loss_of(s, in)}; };
+  return c;
+}
+
 OpCase logits_case(const std::string& name, const Setting& s) {
   OpCase c;
   c.word = "matching_head", c.name = name, c.inputs = inputs_of(s);
@@ -61,12 +72,13 @@ OpCase logits_case(const std::string& name, const Setting& s) {
 
 std::vector<OpCase> matching_head_cases() {
   const Setting some{7, 33, {6, 0, 3}, {1, 0, 1}};
-  Setting many{70, 5, {}, {}};
-  for (std::int32_t i = 0; i < 65; ++i) many.rows.push_back(i), many.labels.push_back(i % 3 == 0);
+  Setting many{310, 5, {}, {}};
+  for (std::int32_t i = 0; i < 301; ++i) many.rows.push_back(i), many.labels.push_back(i % 3 == 0);
   return {
-      loss_case("one pair", {1, 3, {0}, {1}}),  loss_case("rows out of order", some),   loss_case("several chunks", many),
-      loss_case("no pairs", {5, 3, {}, {}}),    loss_case("no tokens", {0, 3, {}, {}}), logits_case("logits", some),
-      logits_case("no logits", {5, 3, {}, {}}),
+      loss_case("one pair", {1, 3, {0}, {1}}),  loss_case("rows out of order", some),
+      loss_case("several chunks", many),        loss_case("no pairs", {5, 3, {}, {}}),
+      loss_case("no tokens", {0, 3, {}, {}}),   logits_case("logits", some),
+      logits_case("no logits", {5, 3, {}, {}}), used_twice(some),
   };
 }
 

@@ -54,6 +54,7 @@ std::vector<OpCase> pointwise_cases() {
   std::vector<OpCase> cases = {
       sum_of_two("one element", 1, 1),
       sum_of_two("odd sizes", 33, 65),
+      sum_of_two("rows of whole 16 bytes", 33, 40),
       sum_of_two("several chunks", 65, 1001),
       sum_of_two("no rows", 0, 5),
       sum_of_slices(),

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <numeric>
 
+#include "engine/errors.h"
 #include "kernels/cuda/device.h"
 #include "models/langcell/annotate.h"
 #include "models/langcell/model_folder.h"
@@ -89,6 +90,42 @@ TEST_F(CudaStep, accumulation_and_recompute_change_nothing_but_rounding) {
   const Trained twice = train(parts, rule, pieces(2), 1);
   EXPECT_NEAR(twice.losses.front(), once.losses.front(), 1e-6 * once.losses.front());
   EXPECT_LE(relative(twice.first_gradients, once.first_gradients), 1e-4);
+}
+
+TEST_F(CudaStep, a_gradient_that_is_not_finite_changes_nothing_and_is_named_when_somebody_looks) {
+  SmallModel m(corpus_, DType::bf16, kCuda);
+  Parameters& all = m.model->parameters();
+  const NamedParameter& p = *all.find("cell_bert.encoder.layer.1.output.dense.weight");
+  all.put(all.master(p), p, [](std::span<float> w) { w[7] = std::numeric_limits<float>::quiet_NaN(); });
+  all.refresh_storage();
+  const std::vector<float> before = m.weights();
+  const auto alone = comm_alone();
+  Step step(*m.model, m.data, *alone, everything());
+  const PendingStep pending = step.begin(41, {{3, 9}}, 1e-3f);
+  const std::vector<float> after = m.weights();
+  EXPECT_EQ(std::memcmp(before.data(), after.data(), before.size() * sizeof(float)), 0);
+  try {
+    step.finish(pending);
+    FAIL() << "no error";
+  } catch (const NumericalError& e) {
+    EXPECT_NE(std::string(e.what()).find("stage 2, step 42"), std::string::npos) << e.what();
+  }
+}
+
+TEST_F(CudaStep, uploads_survive_what_the_host_does_next) {
+  std::vector<std::vector<std::int32_t>> wanted;
+  std::vector<Tensor> there;
+  std::vector<std::int32_t> values;
+  for (std::int32_t i = 0; i < 60; ++i) {  // several rounds of the ring, sizes that do not divide it
+    values.assign(static_cast<std::size_t>(1000003 + 17 * i), i);
+    values.front() = -i;
+    there.push_back(Tensor::from(values, kCuda));
+    wanted.push_back({values.front(), values.back()});
+  }
+  for (std::size_t i = 0; i < there.size(); ++i) {
+    const std::vector<std::int32_t> back = there[i].to_host<std::int32_t>();
+    EXPECT_EQ((std::vector<std::int32_t>{back.front(), back.back()}), wanted[i]) << i;
+  }
 }
 
 TEST_F(CudaStep, a_checkpoint_written_there_continues_on_the_cpu) {
