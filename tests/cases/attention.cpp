@@ -92,6 +92,24 @@ OpCase sliced(const Sizes& s) {
   return c;
 }
 
+// Two attentions share q, k and v: each gradient is added to what is there.
+OpCase used_twice(const Sizes& s) {
+  OpCase c = case_of("two attentions of one q, k and v", s);
+  Sizes other = s;
+  other.dropout.site += 1;
+  c.run = [s, other](const std::vector<Tensor>& in) {
+    return add(attention({in[0], in[1], in[2], s.heads, s.queries, s.keys, s.dropout}),
+               attention({in[0], in[1], in[2], s.heads, s.queries, s.keys, other.dropout}));
+  };
+  c.reference = [s, other](const std::vector<Values>& in) {
+    Values y = reference(s, in);
+    const Values z = reference(other, in);
+    for (std::size_t i = 0; i < y.size(); ++i) y[i] += z[i];
+    return y;
+  };
+  return c;
+}
+
 // All scores near −200: the softmax must not depend on where zero is.
 OpCase far_from_zero() {
   const PackingPtr p = packing_of({70, 33});
@@ -128,6 +146,7 @@ std::vector<OpCase> attention_cases() {
       case_of("many queries of one key sequence, dropout", {1, 64, texts, cells, kTenth}),
       case_of("cross, many queries of three keys, dropout", {4, 64, packing_of({300}), packing_of({3}), kTenth}),
       sliced({2, 32, some, some, kTenth}),
+      used_twice({1, 64, some, some, kTenth}),
       far_from_zero(),
       case_of("only empty sequences", {1, 32, nothing, nothing, kTenth}),
       case_of("no sequences", {1, 32, none, none}),
