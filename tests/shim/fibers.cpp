@@ -155,7 +155,8 @@ void abandon_threads() {
   for (auto& t : block->threads) new_context(*t), t->copies.clear(), t->groups.clear();
 }
 
-void fail(std::string&& what) {  // moved from, because the frames of an abandoned fiber are never left
+// Its text is moved from, and callers build theirs in a function of its own, because the frames of an abandoned fiber are never left.
+void fail(std::string&& what) {
   const std::string* taken = new std::string(std::move(what));
   block->error = head() + "thread " + std::to_string(block->current->warp * 32 + block->current->lane) + ": " + *taken;
   delete taken;
@@ -166,12 +167,15 @@ void fail(std::string&& what) {  // moved from, because the frames of an abandon
 Slot& collective(WarpOp op, const void* in, std::size_t bytes, void (*all)(Slot&), Site site) {
   Warp& w = *block->warp;
   const int lane = block->current->lane;
-  if (w.alive != w.all) fail(std::string(word(op)) + " " + where(site) + " in a warp with returned lanes");
-  if (op >= WarpOp::mma && w.all != ~0u) fail(std::string(word(op)) + " " + where(site) + " in a warp of fewer than 32 lanes");
+  if (w.alive != w.all) fail([&] { return std::string(word(op)) + " " + where(site) + " in a warp with returned lanes"; }());
+  if (op >= WarpOp::mma && w.all != ~0u)
+    fail([&] { return std::string(word(op)) + " " + where(site) + " in a warp of fewer than 32 lanes"; }());
   if (!w.arrived) {
     w.op = op, w.site = site;
   } else if (w.op != op || !same(w.site, site)) {
-    fail("warp diverged: this lane at " + std::string(word(op)) + " " + where(site) + ", others at " + word(w.op) + " " + where(w.site));
+    fail([&] {
+      return "warp diverged: this lane at " + std::string(word(op)) + " " + where(site) + ", others at " + word(w.op) + " " + where(w.site);
+    }());
   }
   Slot& s = w.slots[w.phase & 1];
   for (std::size_t i = 0; i < bytes / 4; ++i) s.in[lane][i] = static_cast<const std::uint32_t*>(in)[i];
@@ -193,7 +197,7 @@ void block_barrier(Site site) {
   if (!b.arrived) {
     b.site = site;
   } else if (!same(b.site, site)) {
-    fail("divergent barrier: this thread at __syncthreads " + where(site) + ", others wait at " + where(b.site));
+    fail([&] { return "divergent barrier: this thread at __syncthreads " + where(site) + ", others wait at " + where(b.site); }());
   }
   TSAN(char* token = b.token; __tsan_release(token);)
   ++b.arrived;

@@ -15,9 +15,12 @@ void read_row(const char* p, std::uint16_t (&to)[8]) {
   if (!block->holds(p, 16)) fail("ldmatrix: a row lies outside of the block's shared memory");
   Cell& c = block->cell(p);
   const int warp = block->current->warp, epoch = block->epoch;
-  if (c.in_flight) fail("ldmatrix " + where(block->warp->site) + " reads the destination of a cp.async nobody waited for");
+  if (c.in_flight)
+    fail([&] { return "ldmatrix " + where(block->warp->site) + " reads the destination of a cp.async nobody waited for"; }());
   if (c.write_epoch == epoch && c.write_warp != warp)
-    fail("ldmatrix " + where(block->warp->site) + " reads what warp " + std::to_string(c.write_warp) + " copied, no barrier since");
+    fail([&] {
+      return "ldmatrix " + where(block->warp->site) + " reads what warp " + std::to_string(c.write_warp) + " copied, no barrier since";
+    }());
   if (c.read_epoch != epoch) c.read_epoch = epoch, c.read_warps = 0;
   c.read_warps |= 1u << warp;
   std::memcpy(to, p, 16);
