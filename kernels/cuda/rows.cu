@@ -35,13 +35,13 @@ __global__ void __launch_bounds__(kThreads) rows_add_kernel(RowsAdd<T> a) {
   const std::int64_t c = (static_cast<std::int64_t>(blockIdx.y) * kWarpSize + lane) * N;
   const std::int32_t target = a.index[first];
   float total[N] = {}, x[N];
-  if (c < a.rows.columns) cuda::load(total, a.x.to.row(target) + c);
   for (std::int64_t i = 0; i < n; i += kWarpSize) {
     unsigned named = __ballot_sync(cuda::kWholeWarp, i + lane < n && a.index[i + lane] == target);
     for (; named != 0; named &= named - 1) {  // ascending
       const std::int64_t r = i + __ffs(static_cast<int>(named)) - 1;
       if (r < first) return;
       if (c >= a.rows.columns) continue;
+      if (r == first) cuda::load(total, a.x.to.row(target) + c);  // not before it is known that nobody else writes there
       cuda::load(x, a.rows.row(r) + c);
 #pragma unroll
       for (int k = 0; k < N; ++k) total[k] += x[k];

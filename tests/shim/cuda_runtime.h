@@ -46,12 +46,7 @@ T __shfl_down_sync(unsigned m, T v, int d, int width = 32, shim::Site s = shim::
 inline unsigned __ballot_sync(unsigned m, int p, shim::Site s = shim::Site::current()) {
   shim::want_full_mask(m);
   const std::uint32_t bit = p != 0;
-  const auto all = [](shim::Slot& t) {
-    std::uint32_t r = 0;
-    for (int i = 0; i < 32; ++i) r |= t.in[i][0] << i;
-    for (auto& o : t.out) o[0] = r;
-  };
-  return shim::collective(shim::WarpOp::ballot, &bit, 4, all, s).out[shim::lane()][0];
+  return shim::collective(shim::WarpOp::ballot, &bit, 4, shim::ballot_all, s).out[shim::lane()][0];
 }
 template <class T>
 T atomicAdd(T* p, T v) {

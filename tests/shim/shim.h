@@ -49,6 +49,7 @@ void* dynamic_shared();
 void copy_async(void* to, const void* from, std::size_t bytes_from);  // 16 bytes, rest zero; NaN until the wait
 void copy_async_commit();
 void copy_async_wait(int may_stay_open);
+void ballot_all(Slot&);
 void mma_all(Slot&);
 void ldmatrix_all(Slot&);
 void ldmatrix_trans_all(Slot&);

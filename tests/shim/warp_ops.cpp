@@ -48,6 +48,11 @@ void ldmatrix(Slot& s) {
 
 }  // namespace
 
+void ballot_all(Slot& s) {
+  std::uint32_t votes = 0;
+  for (int i = 0; i < 32; ++i) votes |= s.in[i][0] << i;
+  for (auto& out : s.out) out[0] = votes;
+}
 void mma_all(Slot& s) {
   ++stats.mma;
   float a[16][16], b[16][8], c[16][8];
