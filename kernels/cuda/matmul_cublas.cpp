@@ -51,45 +51,60 @@ const Library& library() {
 
 cudaDataType_t type_of(DType type) { return type == DType::bf16 ? CUDA_R_16BF : CUDA_R_32F; }
 
-// Everything that stays the same from call to call of one shape: descriptions and the algorithm chosen for them.
+// The library counts columns first: cᵀ (n, m) = op(b)ᵀ · op(a)ᵀ, each stored matrix read as its transpose.
+class Layouts {
+ public:
+  explicit Layouts(const CublasProduct& p) {
+    const bool b_turned = p.turn_b == Turn::transpose, a_turned = p.turn_a == Turn::transpose;
+    known_ = lay_out(left, p.in, b_turned ? p.k : p.n, b_turned ? p.n : p.k, p.b_stride) &&
+             lay_out(right, p.in, a_turned ? p.m : p.k, a_turned ? p.k : p.m, p.a_stride) && lay_out(result, p.out, p.n, p.m, p.c_stride);
+  }
+  Layouts(const Layouts&) = delete;
+  Layouts& operator=(const Layouts&) = delete;
+  ~Layouts() {
+    for (const cublasLtMatrixLayout_t layout : {left, right, result}) {
+      if (layout) library().drop(layout);
+    }
+  }
+  explicit operator bool() const { return known_; }
+  cublasLtMatrixLayout_t left = nullptr, right = nullptr, result = nullptr;
+
+ private:
+  static bool lay_out(cublasLtMatrixLayout_t& to, DType type, std::int64_t rows, std::int64_t columns, std::int64_t stride) {
+    return library().lay_out(&to, type_of(type), static_cast<std::uint64_t>(rows), static_cast<std::uint64_t>(columns), stride) ==
+           CUBLAS_STATUS_SUCCESS;
+  }
+  bool known_ = false;
+};
+
+// The algorithm for products of one kind. Numbers of tokens are rounded up to a multiple of kTokens for it, so that there are few kinds,
+// and so that the choice, and with it every bit, depends on the shape alone and not on what came before.
 class Plan {
  public:
-  Plan(cublasLtHandle_t handle, const CublasProduct& p, bool epilogue) : lt_(library()) {
-    // The library counts columns first: cᵀ (n, m) = op(b)ᵀ · op(a)ᵀ, each stored matrix read as its transpose.
-    const auto shape = [&](cublasLtMatrixLayout_t& to, DType type, std::int64_t rows, std::int64_t columns, std::int64_t stride) {
-      return lt_.lay_out(&to, type_of(type), static_cast<std::uint64_t>(rows), static_cast<std::uint64_t>(columns), stride) ==
-             CUBLAS_STATUS_SUCCESS;
-    };
-    const bool b_turned = p.turn_b == Turn::transpose, a_turned = p.turn_a == Turn::transpose;
-    const cublasOperation_t op_b = b_turned ? CUBLAS_OP_T : CUBLAS_OP_N, op_a = a_turned ? CUBLAS_OP_T : CUBLAS_OP_N;
-    usable_ = lt_.describe(&product_, CUBLAS_COMPUTE_32F, CUDA_R_32F) == CUBLAS_STATUS_SUCCESS &&
-              shape(left_, p.in, b_turned ? p.k : p.n, b_turned ? p.n : p.k, p.b_stride) &&
-              shape(right_, p.in, a_turned ? p.m : p.k, a_turned ? p.k : p.m, p.a_stride) && shape(result_, p.out, p.n, p.m, p.c_stride) &&
-              set(CUBLASLT_MATMUL_DESC_TRANSA, op_b) && set(CUBLASLT_MATMUL_DESC_TRANSB, op_a);
-    if (usable_ && epilogue) {
-      const bool relu = p.activation == kernels::Activation::relu;
-      const cublasLtEpilogue_t after = p.bias ? (relu ? CUBLASLT_EPILOGUE_RELU_BIAS : CUBLASLT_EPILOGUE_BIAS) : CUBLASLT_EPILOGUE_RELU;
-      const cudaDataType_t float_bias = CUDA_R_32F;
-      usable_ = set(CUBLASLT_MATMUL_DESC_EPILOGUE, after) &&
-                (!p.bias || (set(CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, float_bias) && set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, p.bias)));
-    }
-    usable_ = usable_ && choose(handle);
+  static constexpr std::int64_t kTokens = 64;
+  static CublasProduct kind_of(CublasProduct p) {
+    std::int64_t& tokens = p.turn_a == Turn::transpose ? p.k : p.m;
+    tokens = (tokens + kTokens - 1) / kTokens * kTokens;
+    return p;
+  }
+  Plan(cublasLtHandle_t handle, const CublasProduct& kind) : lt_(library()) {
+    const cublasOperation_t op_b = kind.turn_b == Turn::transpose ? CUBLAS_OP_T : CUBLAS_OP_N,
+                            op_a = kind.turn_a == Turn::transpose ? CUBLAS_OP_T : CUBLAS_OP_N;
+    usable_ = lt_.describe(&product_, CUBLAS_COMPUTE_32F, CUDA_R_32F) == CUBLAS_STATUS_SUCCESS && set(CUBLASLT_MATMUL_DESC_TRANSA, op_b) &&
+              set(CUBLASLT_MATMUL_DESC_TRANSB, op_a) && set_epilogue(kind) && choose(handle, kind);
   }
   Plan(const Plan&) = delete;
   Plan& operator=(const Plan&) = delete;
   ~Plan() {
     if (product_) lt_.forget(product_);
-    for (const cublasLtMatrixLayout_t layout : {left_, right_, result_}) {
-      if (layout) lt_.drop(layout);
-    }
   }
 
-  bool usable() const { return usable_; }
   bool run(cublasLtHandle_t handle, const CublasProduct& p, const Queue& queue, void* workspace) {
+    if (!usable_ || (p.bias && !set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, p.bias))) return false;
+    const Layouts at(p);
     const float one = 1, kept = p.into == kernels::Into::add ? 1.0f : 0.0f;
-    if (p.bias && !set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, p.bias)) return false;
-    return lt_.multiply(handle, product_, &one, p.b, left_, p.a, right_, &kept, p.c, result_, p.c, result_, &algorithm_, workspace,
-                        kWorkspace, static_cast<cudaStream_t>(queue.stream)) == CUBLAS_STATUS_SUCCESS;
+    return at && lt_.multiply(handle, product_, &one, p.b, at.left, p.a, at.right, &kept, p.c, at.result, p.c, at.result, &algorithm_,
+                              workspace, kWorkspace, static_cast<cudaStream_t>(queue.stream)) == CUBLAS_STATUS_SUCCESS;
   }
 
  private:
@@ -97,9 +112,17 @@ class Plan {
   bool set(cublasLtMatmulDescAttributes_t attribute, const T& value) {
     return lt_.set(product_, attribute, &value, sizeof value) == CUBLAS_STATUS_SUCCESS;
   }
-  bool choose(cublasLtHandle_t handle) {
+  bool set_epilogue(const CublasProduct& kind) {
+    const bool relu = kind.activation == kernels::Activation::relu;
+    if (!kind.bias) return !relu || set(CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_RELU);
+    const cudaDataType_t float_bias = CUDA_R_32F;
+    return set(CUBLASLT_MATMUL_DESC_EPILOGUE, relu ? CUBLASLT_EPILOGUE_RELU_BIAS : CUBLASLT_EPILOGUE_BIAS) &&
+           set(CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, float_bias) && set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, kind.bias);
+  }
+  bool choose(cublasLtHandle_t handle, const CublasProduct& kind) {
+    const Layouts at(kind);
     cublasLtMatmulPreference_t preference = nullptr;
-    if (lt_.prefer(&preference) != CUBLAS_STATUS_SUCCESS) return false;
+    if (!at || lt_.prefer(&preference) != CUBLAS_STATUS_SUCCESS) return false;
     cublasLtMatmulHeuristicResult_t best{};
     int found = 0;
     const auto prefer = [&](cublasLtMatmulPreferenceAttributes_t attribute, const auto& value) {
@@ -109,14 +132,14 @@ class Plan {
         prefer(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, kWorkspace) && prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, kAlignment) &&
         prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, kAlignment) && prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, kAlignment) &&
         prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, kAlignment) &&
-        lt_.choose(handle, product_, left_, right_, result_, result_, preference, 1, &best, &found) == CUBLAS_STATUS_SUCCESS && found > 0;
+        lt_.choose(handle, product_, at.left, at.right, at.result, at.result, preference, 1, &best, &found) == CUBLAS_STATUS_SUCCESS &&
+        found > 0;
     lt_.unprefer(preference);
     algorithm_ = best.algo;
     return chosen;
   }
   const Library& lt_;
   cublasLtMatmulDesc_t product_ = nullptr;
-  cublasLtMatrixLayout_t left_ = nullptr, right_ = nullptr, result_ = nullptr;
   cublasLtMatmulAlgo_t algorithm_{};
   bool usable_ = false;
 };
@@ -130,12 +153,12 @@ class Handle {
   }
   bool run(const CublasProduct& p) {
     if (!workspace_) return false;
-    const bool epilogue = p.bias || p.activation != kernels::Activation::none;
-    const Key key{p.in,         p.out, p.m, p.n, p.k, p.a_stride, p.b_stride, p.c_stride, p.turn_a, p.turn_b, p.bias != nullptr,
-                  p.activation, p.into};
+    const CublasProduct k = Plan::kind_of(p);
+    const Key key{k.in,         k.out, k.m, k.n, k.k, k.a_stride, k.b_stride, k.c_stride, k.turn_a, k.turn_b, k.bias != nullptr,
+                  k.activation, k.into};
     auto& plan = plans_[key];
-    if (!plan) plan = std::make_unique<Plan>(handle_, p, epilogue);
-    return plan->usable() && plan->run(handle_, p, queue_, workspace_);
+    if (!plan) plan = std::make_unique<Plan>(handle_, k);
+    return plan->run(handle_, p, queue_, workspace_);
   }
 
  private:
