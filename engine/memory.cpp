@@ -130,6 +130,10 @@ std::vector<std::string> devices() {
   return all;
 }
 
+std::string name_of(const Queue& queue) {
+  return queue.device == Device::cpu ? "cpu" : cuda::devices().at(static_cast<std::size_t>(queue.index));
+}
+
 Queue queue_named(const std::string& device, const std::string& key) {
   if (device == "cpu") return {};
   Queue queue{Device::cuda};

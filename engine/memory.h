@@ -21,6 +21,7 @@ MemoryUse memory_use(const Queue& queue);
 void reset_memory_peak(const Queue& queue);
 void release_cached_memory(const Queue& queue);  // gives back what nobody holds
 void require_device(const Queue& queue);         // ResourceError when this build or machine cannot run there
+std::string name_of(const Queue& queue);         // "cpu", or the GPU's name
 std::string why_not_cuda();                      // "" when work can run on a CUDA device, else the reason
 std::vector<std::string> devices();              // cpu, and every CUDA device
 // cpu, cuda or cuda:N; auto: cuda where it can run, else cpu. UsageError naming `key` for anything else, ResourceError as above.

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "engine/errors.h"
+#include "kernels/cuda/device.h"
 
 namespace lc {
 namespace {
@@ -31,8 +32,9 @@ Inspection& inspection() {
 }
 
 Measured::Measured(const char* name, Direction direction, std::span<const Tensor> in, const Tensor& out, double flops)
-    : name_(name), direction_(direction), flops_(flops) {
+    : name_(name), direction_(direction), queue_(out.queue()), flops_(flops) {
   if (!inspection().profile) return;
+  if (queue_.device == Device::cuda) cuda::wait(queue_);
   for (const Tensor& t : in) bytes_ += bytes_of(t);
   bytes_ = (bytes_ + bytes_of(out)) * (direction == Direction::backward ? 2 : 1);
   start_ = std::chrono::steady_clock::now();
@@ -40,6 +42,7 @@ Measured::Measured(const char* name, Direction direction, std::span<const Tensor
 
 Measured::~Measured() {
   if (!inspection().profile) return;
+  if (queue_.device == Device::cuda) cuda::wait(queue_);
   Row& row = table()[{name_, direction_}];
   ++row.calls;
   row.seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
@@ -53,9 +56,10 @@ std::string profile_table(double peak_gflops, double peak_gbytes) {
       fmt::format("{:<18} {:<9} {:>8} {:>10} {:>9} {:>8} {:>7}\n", "operator", "pass", "calls", "ms", "GFLOP/s", "GB/s", "% peak");
   for (const auto& [key, row] : rows) {
     const double gflops = row.flops / row.seconds / 1e9, gbytes = row.bytes / row.seconds / 1e9;
-    const double share = std::max(gflops / peak_gflops, gbytes / peak_gbytes);
-    text += fmt::format("{:<18} {:<9} {:>8} {:>10.1f} {:>9.1f} {:>8.1f} {:>7.0f}\n", key.first, name_of(key.second), row.calls,
-                        row.seconds * 1e3, gflops, gbytes, share * 100);
+    const std::string share =
+        peak_gflops > 0 ? fmt::format("{:.0f}", 100 * std::max(gflops / peak_gflops, gbytes / peak_gbytes)) : std::string("-");
+    text += fmt::format("{:<18} {:<9} {:>8} {:>10.1f} {:>9.1f} {:>8.1f} {:>7}\n", key.first, name_of(key.second), row.calls,
+                        row.seconds * 1e3, gflops, gbytes, share);
   }
   return text;
 }

@@ -15,7 +15,8 @@ struct Inspection {
 };
 Inspection& inspection();
 
-class Measured {  // adds time, bytes and operations of one operator call to the table, when profiling is on
+// Adds time, bytes and operations of one operator call to the table, when profiling is on; then a GPU is waited for before and after each.
+class Measured {
  public:
   Measured(const char* name, Direction direction, std::span<const Tensor> in, const Tensor& out, double flops);
   ~Measured();
@@ -25,12 +26,13 @@ class Measured {  // adds time, bytes and operations of one operator call to the
  private:
   const char* name_;
   Direction direction_;
+  Queue queue_;
   double bytes_ = 0, flops_ = 0;
   std::chrono::steady_clock::time_point start_;
 };
 
-std::string profile_table(double peak_gflops,
-                          double peak_gbytes);  // per operator: calls, ms, GFLOP/s, GB/s, share of the larger of the two peaks
+// Per operator: calls, ms, GFLOP/s, GB/s, share of the larger of the two peaks (0: not known, no share).
+std::string profile_table(double peak_gflops, double peak_gbytes);
 void reset_profile();
 void check_finite(const char* name, Direction direction, const Tensor& x);  // NumericalError naming the operator
 

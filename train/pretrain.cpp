@@ -86,10 +86,14 @@ void Run::compare_manifest() const {
         fmt::format("data.corpus: {} is not the corpus this run began with (its content hash differs); give that one, or start another run",
                     data_.corpora()[i].path().string()));
   }
-  const std::string before = earlier_.value("instruction_set", instruction_set());
-  if (before != instruction_set())
-    setup_.warn(fmt::format("this run began with {} instructions and continues with {}: results agree to rounding, not to the bit", before,
-                            instruction_set()));
+  const std::string device = name_of(queue_named(options_.train.device, "train.device"));
+  for (const auto& [key, now] : {std::pair{"device", device}, {"instruction_set", instruction_set()}}) {
+    const std::string before = earlier_.value(key, now);
+    if (before == now) continue;
+    setup_.warn(
+        fmt::format("{}: this run began with {} and continues with {}: results agree to rounding, not to the bit", key, before, now));
+    break;
+  }
 }
 
 void Run::write_manifest_json() const {
@@ -98,6 +102,7 @@ void Run::write_manifest_json() const {
     corpora.push_back({{"file", c.path().string()}, {"content_sha256", c.content_hash()}, {"cells", c.cells()}, {"tokens", c.tokens()}});
   const nlohmann::ordered_json manifest = {{"version", build::kVersion},
                                            {"build", fmt::format("{}, {}", build::kCompiler, build::kType)},
+                                           {"device", name_of(model_->parameters().queue())},
                                            {"instruction_set", instruction_set()},
                                            {"threads", omp_get_max_threads()},
                                            {"ranks", ranks_.size()},

@@ -17,6 +17,7 @@ void release(const Queue&, void*) noexcept {}
 void upload(const Queue&, void*, const void*, const Bytes&) { throw std::runtime_error(kReason); }
 void download(const Queue&, void*, const void*, const Bytes&) { throw std::runtime_error(kReason); }
 void clear(const Queue&, void*, const Bytes&) { throw std::runtime_error(kReason); }
+void wait(const Queue&) {}
 double seconds_of(const Queue&, const std::function<void()>&) { throw std::runtime_error(kReason); }
 
 }  // namespace lc::cuda

@@ -62,6 +62,8 @@ void clear(const Queue& queue, void* to, const Bytes& b) {
   check("clear", cudaMemset2DAsync(to, b.to_step, 0, b.width, b.rows, stream_of(queue)));
 }
 
+void wait(const Queue& queue) { check("wait", cudaStreamSynchronize(stream_of(queue))); }
+
 double seconds_of(const Queue& queue, const std::function<void()>& work) {
   cudaEvent_t begin{}, end{};
   check("timing", cudaEventCreate(&begin));

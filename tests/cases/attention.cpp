@@ -135,7 +135,7 @@ std::vector<OpCase> attention_cases() {
   const PackingPtr cell_512 = packing_of(std::vector<std::int32_t>(8, 512)), cell_2048 = packing_of({2048});
   const PackingPtr many_1024 = packing_of(std::vector<std::int32_t>(16, 1024)), many_2048 = packing_of(std::vector<std::int32_t>(8, 2048));
   const PackingPtr text_40 = packing_of(std::vector<std::int32_t>(12, 40), 1, std::vector<std::int32_t>(12, 0));
-  return {
+  std::vector<OpCase> cases = {
       case_of("self, ragged, 32 wide", {2, 32, some, some}),
       case_of("self, ragged, 64 wide, dropout", {3, 64, some, some, kTenth}),
       case_of("self, ragged, 128 wide, dropout", {1, 128, some, some, kTenth}),
@@ -158,6 +158,13 @@ std::vector<OpCase> attention_cases() {
       large("self, 8 × 2048 tokens, 8 heads, dropout", {8, 64, many_2048, many_2048, {0.02f, {{1, 2}}, 3}}),
       large("cross, 12 × 40 queries of one 2048 tokens", {12, 64, text_40, cell_2048}),
   };
+  for (const std::int32_t length : {256, 512, 4096, 8192}) {  // as many tokens in all: speed over length
+    const std::int32_t sequences = 16384 / length;
+    const PackingPtr packing = packing_of(std::vector<std::int32_t>(static_cast<std::size_t>(sequences), length));
+    const std::string name = "self, " + std::to_string(sequences) + " × " + std::to_string(length) + " tokens, 8 heads";
+    cases.push_back(large(name, {8, 64, packing, packing}));
+  }
+  return cases;
 }
 
 std::vector<WrongCall> attention_wrong_calls() {

@@ -6,6 +6,7 @@
 
 #include "models/langcell/data/corpus.h"
 #include "models/langcell/data/word_piece_builder.h"
+#include "models/langcell/langcell.h"
 #include "tests/support/test_data.h"
 #include "train/dataset.h"
 

@@ -33,6 +33,11 @@ void begin(const Common& c) {
 
 void end(const Common& c) {
   if (!c.profile) return;
+  if (queue_of(c).device == Device::cuda) {
+    fmt::print(stderr, "{}each operator waited for by itself; the peaks of a GPU: build/bench/kernels --device cuda\n",
+               profile_table(0, 0));
+    return;
+  }
   const MachinePeak peak = measure_peak();
   fmt::print(stderr, "{}peak of this machine, measured now on {} threads: {:.0f} GFLOP/s (float FMA), {:.1f} GB/s (memcpy)\n",
              profile_table(peak.gflops, peak.gbytes), omp_get_max_threads(), peak.gflops, peak.gbytes);
