@@ -1,6 +1,7 @@
 // Attention forward: tiles of 64 queries × 64 keys on the tensor cores with a running softmax (Dao et al. 2022, FlashAttention); for float,
 // and for rows that are not aligned to 16 bytes, one warp a query.
 #include "kernels/cuda/attention.cuh"
+#include "kernels/cuda/sm90/attention.h"
 
 namespace lc::kernels {
 namespace {
@@ -149,6 +150,7 @@ void run(const Queue& queue, const AttentionForward<T>& a) {
     const bool aligned = fits_tiles(a.q) && fits_tiles(a.k) && fits_tiles(a.v) && fits_tiles(a.o);
     const std::int64_t large_tiles = ceil_div(a.queries.longest, 128) * a.queries.sequences * a.heads;
     const bool small = a.queries.longest <= 64 || large_tiles < 2 * multiprocessors(queue);  // then smaller tiles fill the device better
+    if (aligned && sm90::attention_forward(queue, a)) return;
     if (aligned) return small ? run_tiles<D, 4>(queue, a) : run_tiles<D, 8>(queue, a);
   }
   const Grid grid{dim3(static_cast<unsigned>(ceil_div(a.q.rows, kAttentionWarps)), static_cast<unsigned>(a.heads)),

@@ -1,6 +1,7 @@
 // Attention backward in two kernels, without atomics: every gradient row has one owner, who adds in a fixed order. Weights are computed
 // again from the saved log-sum-exp; both kernels hold the scores as forward does, queries as rows, so the mask lies the same way.
 #include "kernels/cuda/attention.cuh"
+#include "kernels/cuda/sm90/attention.h"
 
 namespace lc::kernels {
 namespace {
@@ -293,6 +294,7 @@ void run(const Queue& queue, const AttentionBackward<T>& a) {
   if constexpr (dtype_of<T> == DType::bf16) {
     const bool aligned = fits_tiles(a.q) && fits_tiles(a.k) && fits_tiles(a.v) && fits_tiles(a.d_o) && fits_tiles(a.dq.to) &&
                          fits_tiles(a.dk.to) && fits_tiles(a.dv.to);
+    if (aligned && sm90::attention_backward(queue, a)) return;
     if (aligned) return a.dropout.rate > 0 ? run_tiles<D, true>(queue, a) : run_tiles<D, false>(queue, a);
   }
   if (a.dq)

@@ -127,7 +127,8 @@ OpCase large(const std::string& name, const Sizes& s) {
 }  // namespace
 
 std::vector<OpCase> attention_cases() {
-  const PackingPtr some = packing_of({1, 33, 0, 65}), longer = packing_of({3, 257}), one = packing_of({1});
+  const PackingPtr some = packing_of({1, 33, 0, 65}), longer = packing_of({3, 257}), tiles = packing_of({413, 1, 64}),
+                   one = packing_of({1});
   const PackingPtr queries = packing_of({7, 40, 0, 5}, 3), keys = packing_of({0, 150, 3, 1}, 4);
   // Nine keys that nobody reads, and a query without keys.
   const PackingPtr texts = packing_of({7, 40, 0, 40, 65, 1}, 5, {0, 0, 1, 0, 1, 3}), cells = packing_of({133, 20, 9, 0}, 6);
@@ -140,6 +141,9 @@ std::vector<OpCase> attention_cases() {
       case_of("self, ragged, 64 wide, dropout", {3, 64, some, some, kTenth}),
       case_of("self, ragged, 128 wide, dropout", {1, 128, some, some, kTenth}),
       case_of("self, several blocks, dropout", {1, 32, longer, longer, kTenth}),
+      case_of("self, several tiles, 64 wide", {1, 64, tiles, tiles}),
+      case_of("self, several tiles, 64 wide, dropout", {1, 64, tiles, tiles, kTenth}),
+      case_of("self, several tiles, 128 wide, dropout", {1, 128, longer, longer, kTenth}),
       case_of("cross, no keys, one key", {2, 64, queries, keys}),
       case_of("cross, no keys, one key, dropout", {2, 32, queries, keys, kTenth}),
       case_of("many queries of one key sequence", {1, 64, texts, cells}),

@@ -1,6 +1,8 @@
 // Walks every case of every word on the shim, in both thread orders.
 #include <gtest/gtest.h>
 
+#include <cstdlib>
+
 #include "tests/cuda/on_both.h"
 #include "tests/shim/shim.h"
 
@@ -12,6 +14,23 @@ TEST_P(CudaCases, agree_with_the_double_reference_and_with_the_cpu) {
   check(GetParam(), {[] { shim::order = shim::Order::forward; }, [] { shim::order = shim::Order::reverse; }});
 }
 INSTANTIATE_TEST_SUITE_P(every_word, CudaCases, testing::ValuesIn(cases_on_both()),
+                         [](const auto& c) { return name_of(c.index, c.param.cpu); });
+
+// Attention once more by Hopper's own instructions.
+class HopperCases : public testing::TestWithParam<OnBoth> {
+ protected:
+  void SetUp() override { setenv("LANGCELL_SM90", "1", 1), shim::compute_major = 9, shim::shared_limit = 227 * 1024; }
+  void TearDown() override { unsetenv("LANGCELL_SM90"), shim::compute_major = 8, shim::shared_limit = 163 * 1024; }
+};
+TEST_P(HopperCases, agree_with_the_double_reference_and_with_the_cpu) {
+  check(GetParam(), {[] { shim::order = shim::Order::forward; }, [] { shim::order = shim::Order::reverse; }});
+}
+std::vector<OnBoth> attention_on_both() {
+  std::vector<OnBoth> cases = cases_on_both();
+  std::erase_if(cases, [](const OnBoth& c) { return c.cpu.word != "attention"; });
+  return cases;
+}
+INSTANTIATE_TEST_SUITE_P(attention, HopperCases, testing::ValuesIn(attention_on_both()),
                          [](const auto& c) { return name_of(c.index, c.param.cpu); });
 
 }  // namespace

@@ -119,9 +119,10 @@ inline cudaError_t cudaMemset2DAsync(void* to, std::size_t step, int value, std:
   return cudaSuccess;
 }
 inline cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
-enum cudaDeviceAttr { cudaDevAttrMultiProcessorCount = 16 };
-inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) {  // a device so small that few blocks fill it
-  *value = 2;
+enum cudaDeviceAttr { cudaDevAttrMultiProcessorCount = 16, cudaDevAttrComputeCapabilityMajor = 75, cudaDevAttrComputeCapabilityMinor = 76 };
+inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr what, int) {
+  *value = what == cudaDevAttrMultiProcessorCount ? 2 : 0;  // so small that few blocks fill it
+  if (what == cudaDevAttrComputeCapabilityMajor) *value = shim::compute_major;
   return cudaSuccess;
 }
 struct CUevent_st {};
@@ -151,7 +152,7 @@ struct cudaDeviceProp {
   std::size_t totalGlobalMem;
 };
 inline cudaError_t cudaGetDeviceProperties(cudaDeviceProp* p, int) {
-  *p = {"the shim", 8, 0, std::size_t{1} << 30};
+  *p = {"the shim", shim::compute_major, 0, std::size_t{1} << 30};
   return cudaSuccess;
 }
 using cudaMemPool_t = void*;

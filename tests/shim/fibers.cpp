@@ -18,7 +18,7 @@ constexpr std::size_t kStack = 256 * 1024, kPage = 4096;  // reserved, not commi
 
 bool same(Site a, Site b) { return a.line() == b.line() && a.column() == b.column() && std::strcmp(a.file_name(), b.file_name()) == 0; }
 const char* word(WarpOp op) {
-  constexpr const char* names[] = {"__syncwarp", "shuffle", "ballot", "mma", "ldmatrix"};
+  constexpr const char* names[] = {"__syncwarp", "shuffle", "ballot", "mma", "ldmatrix", "wgmma"};
   return names[static_cast<int>(op)];
 }
 
@@ -46,6 +46,11 @@ std::string stuck() {
     const Warp& p = *b.warps[static_cast<std::size_t>(w)];
     const std::string lanes = std::to_string(std::popcount(p.arrived));
     if (p.arrived) s += " warp " + std::to_string(w) + ": " + lanes + " lanes at " + word(p.op) + " " + where(p.site) + ";";
+  }
+  for (const auto& [at, m] : b.mbarriers) {
+    if (!m.waiting.empty())
+      s += " " + std::to_string(m.waiting.size()) + " threads at an mbarrier " + where(m.site) + ", which lacks " +
+           std::to_string(m.pending) + " arrivals and " + std::to_string(m.bytes) + " bytes;";
   }
   if (b.arrived)
     s += " " + std::to_string(b.arrived) + " of " + std::to_string(b.count - b.returned) + " threads at __syncthreads " + where(b.site);
@@ -90,7 +95,9 @@ void entry(context::transfer_t t) {
     block->warp->alive &= ~bit;
     block->warp->runnable &= ~bit;
     ++block->returned;
-    self->copies.clear(), self->groups.clear();
+    const bool left = !self->products.empty();
+    self->copies.clear(), self->groups.clear(), self->products.clear(), self->product_groups = 0, self->fenced = false;
+    if (left) fail("returned while a wgmma ran");
     const bool opens = block->arrived && block->arrived + block->returned == block->count;  // a returned thread counts as arrived
     if (opens) release_barrier();
     go_on(opens);
@@ -152,7 +159,8 @@ void abandon_threads() {
             : block->threads) __tsan_switch_to_fiber(t->tsan, 1),
        __tsan_release(block->token);
        __tsan_switch_to_fiber(block->host.tsan, 1); __tsan_acquire(block->token);)
-  for (auto& t : block->threads) new_context(*t), t->copies.clear(), t->groups.clear();
+  for (auto& t : block->threads)
+    new_context(*t), t->copies.clear(), t->groups.clear(), t->products.clear(), t->product_groups = 0, t->fenced = false;
 }
 
 // Its text is moved from, and callers build theirs in a function of its own, because the frames of an abandoned fiber are never left.
@@ -190,6 +198,17 @@ Slot& collective(WarpOp op, const void* in, std::size_t bytes, void (*all)(Slot&
   go_on(false);
   TSAN(if (op == WarpOp::syncwarp) __tsan_acquire(&s);)
   return s;
+}
+
+void sleep_here() {
+  block->warp->runnable &= ~(1u << block->current->lane);
+  go_on(false);
+}
+// They go on at once, and the current thread after them, so that nothing it does next comes before.
+void wake(const std::vector<Thread*>& threads) {
+  if (threads.empty()) return;
+  for (const Thread* t : threads) block->warps[static_cast<std::size_t>(t->warp)]->runnable |= 1u << t->lane;
+  jump(threads.front());
 }
 
 void block_barrier(Site site) {

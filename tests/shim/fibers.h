@@ -1,9 +1,13 @@
 // The fibers of one block and what the shim remembers of it; shared by the shim's own sources.
 #pragma once
+#include <array>
 #include <boost/context/detail/fcontext.hpp>
+#include <map>
 #include <memory>
+#include <utility>
 #include <vector>
 
+#include "tests/shim/hopper.h"
 #include "tests/shim/shim.h"
 
 #if defined(__SANITIZE_ADDRESS__)
@@ -32,6 +36,14 @@ struct Copy {  // a cp.async nobody waited for yet
   std::size_t bytes;
 };
 
+struct Running {  // a wgmma nobody waited for yet; several in a row on one accumulator are one
+  float* d;
+  std::vector<float> result;
+  std::vector<std::pair<const std::uint32_t*, std::array<std::uint32_t, 4>>> operands;  // registers that must not change
+  std::vector<int> cells;                                                               // read by the warp, kept by its first lane
+  int group;
+};
+
 struct Thread {
   context::fcontext_t context = nullptr;
   uint3 index{};
@@ -40,6 +52,9 @@ struct Thread {
   std::size_t stagger = 0;
   std::vector<Copy> copies;
   std::vector<std::size_t> groups;  // copies.size() at each commit
+  std::vector<Running> products;
+  int product_groups = 0;  // committed so far
+  bool fenced = false;
   ASAN(void* fake = nullptr; const void* bottom = nullptr; std::size_t size = 0;)
   TSAN(void* tsan = nullptr;)
 };
@@ -60,10 +75,26 @@ struct Cell {
   std::uint32_t read_warps = 0;
   int write_warp = 0;
   bool in_flight = false;
+  int products = 0;  // running ones that read it
+};
+
+struct BoxCopy {
+  char* to;
+  TensorMap map;
+  int column, row;
+};
+struct Mbarrier {
+  int arrivals = 0, pending = 0;
+  long long bytes = 0;  // expected and not copied yet
+  unsigned phase = 0;
+  std::vector<BoxCopy> copies;
+  std::vector<Thread*> waiting;
+  Site site;
 };
 
 struct Block {
   std::vector<Cell> cells;
+  std::map<const void*, Mbarrier> mbarriers;
   int epoch = 0;  // barriers passed
   TSAN(char* token = nullptr; std::size_t stride = 0;)
   std::vector<std::unique_ptr<Thread>> threads;
@@ -89,6 +120,8 @@ inline constinit thread_local Block* block = nullptr;
 
 std::string where(Site site);  // "attention.cu:12:34"
 std::string head();            // "attention_forward_kernel block (1,2,0): "
-void check_memory_behind();    // throws when a launch wrote behind a piece of device memory
+void sleep_here();             // the current thread cannot go on until somebody wakes it
+void wake(const std::vector<Thread*>& threads);
+void check_memory_behind();  // throws when a launch wrote behind a piece of device memory
 
 }  // namespace shim

@@ -36,6 +36,7 @@ void prepare(dim3 dim) {
   for (std::size_t i = 0; i < b.shared_bytes + kCanary; ++i) static_cast<volatile char*>(b.shared)[i] = static_cast<char>(0xff);
   b.arrived = b.returned = b.epoch = 0;
   b.cells.assign((b.shared_bytes + 15) / 16, Cell{});
+  b.mbarriers.clear();
   for (int i = 0; i < b.count; ++i) {
     Thread& t = *b.threads[static_cast<std::size_t>(i)];
     const auto u = static_cast<unsigned>(i);

@@ -21,14 +21,15 @@ namespace shim {
 
 using Site = std::source_location;
 enum class Order { forward, reverse };  // threads and blocks first to last, or last to first
-enum class WarpOp { syncwarp, shuffle, ballot, mma, ldmatrix };
+enum class WarpOp { syncwarp, shuffle, ballot, mma, ldmatrix, wgmma };
 
 struct Stats {  // since somebody last cleared it; ldmatrix_extra counts shared-memory wavefronts beyond one per 8x8 matrix (bank conflicts)
   long long blocks, switches, mma, ldmatrix, ldmatrix_extra, barriers;
 };
 inline Stats stats{};
 inline Order order = Order::forward;
-inline int shared_limit = 163 * 1024;  // opt-in dynamic shared memory of one block on sm_80
+inline int compute_major = 8;          // of the device; 9: Hopper's path can be chosen
+inline int shared_limit = 163 * 1024;  // opt-in dynamic shared memory of one block: 163 KiB on sm_80, 227 on sm_90
 inline thread_local const char* kernel_name = "kernel";
 inline constinit thread_local int lane_index = 0;
 

@@ -1,0 +1,101 @@
+// Tiles and pipelines of the Hopper path: bulk copies bring panels of 64 columns, swizzled as wgmma reads them.
+#pragma once
+#include <hopper.cuh>
+
+#include "kernels/cuda/attention.cuh"
+
+namespace lc::cuda::sm90 {
+
+constexpr int kWarpgroup = 128, kPanel = 64;
+
+// kRows × kColumns bf16, panel after panel; `data` lies at a multiple of 1024 bytes.
+template <int kRows, int kColumns>
+struct SwizzledTile {
+  static_assert(kRows % 64 == 0 && kColumns % kPanel == 0);
+  static constexpr int kElements = kRows * kColumns, kBytes = 2 * kElements, kPanelElements = kRows * kPanel;
+  bf16* data;
+
+  __device__ bf16* panel(int column) const { return data + column / kPanel * kPanelElements; }
+  // By one thread, which has told the barrier to expect kBytes.
+  __device__ void copy(const ptx::TensorMap& map, int column, std::int64_t row, ptx::Barrier* barrier) const {
+#pragma unroll
+    for (int c = 0; c < kColumns; c += kPanel) ptx::copy_box(panel(c), map, column + c, static_cast<int>(row), barrier);
+  }
+  // By one warp: rows from `valid` on become zero.
+  __device__ void clear_from(int valid) const {
+    for (int i = valid * (kPanel / 8) + lane_of_warp(); i < kRows * (kPanel / 8); i += kWarpSize) {
+#pragma unroll
+      for (int c = 0; c < kColumns; c += kPanel) *reinterpret_cast<Vector<std::uint32_t, 4>*>(panel(c) + 8 * i) = {};
+    }
+  }
+  // Operand whose rows are the tile's rows `row` …, its k columns k … k + 15; `row` a multiple of 8.
+  __device__ std::uint64_t rows(int row, int k) const { return ptx::wgmma_tile(panel(k) + row * kPanel + k % kPanel, 16); }
+  // Operand whose rows are all columns of the tile, its k rows k … k + 15.
+  __device__ std::uint64_t columns(int k) const { return ptx::wgmma_tile(data + k * kPanel, 2 * kPanelElements); }
+  // The warp's rows `row` … row + 15, columns k … k + 15, in registers.
+  __device__ void registers(std::uint32_t (&r)[4], int row, int k) const { Tile<kRows, kPanel>{panel(k)}.a(r, row, k % kPanel); }
+};
+
+// d (64 × N) = rows `row` … of a · bᵀ, in flight until waited for.
+template <int N, int K, class A, class B>
+__device__ __forceinline__ void product_of_rows(Fragment<N / 8>& d, const A& a, int row, const B& b) {
+  ptx::wgmma_fence();
+#pragma unroll
+  for (int k = 0; k < K; k += 16) ptx::wgmma<N, false>(d, a.rows(row, k), b.rows(0, k), k > 0);
+  ptx::wgmma_commit();
+}
+// The same with a in registers.
+template <int N, int K, class B>
+__device__ __forceinline__ void product_of_rows(Fragment<N / 8>& d, const std::uint32_t (&a)[K / 16][4], const B& b) {
+  ptx::wgmma_fence();
+#pragma unroll
+  for (int k = 0; k < K; k += 16) ptx::wgmma<N, false>(d, a[k / 16], b.rows(0, k), k > 0);
+  ptx::wgmma_commit();
+}
+// d (64 × N) += a (64 × K, in registers) · b (K × N), in flight until waited for.
+template <int N, int K, class B>
+__device__ __forceinline__ void add_product(Fragment<N / 8>& d, const std::uint32_t (&a)[K / 16][4], const B& b) {
+  ptx::wgmma_fence();
+#pragma unroll
+  for (int k = 0; k < K; k += 16) ptx::wgmma<N, true>(d, a[k / 16], b.columns(k), true);
+  ptx::wgmma_commit();
+}
+// Eight columns of a fragment, rounded, as one half of an operand in registers. Accumulators are read, never written: a write while other
+// products run makes the compiler wait for those.
+__device__ __forceinline__ void pack_half(std::uint32_t (&a)[4], int half, const float (&x)[4]) {
+  a[2 * half] = ptx::pack_bf16(x[0], x[1]), a[2 * half + 1] = ptx::pack_bf16(x[2], x[3]);
+}
+template <int N>
+__device__ __forceinline__ void pack(std::uint32_t (&a)[N / 16][4], const Fragment<N / 8>& s) {
+#pragma unroll
+  for (int k = 0; k < N / 16; ++k) a_of_fragments(a[k], s[2 * k], s[2 * k + 1]);
+}
+
+// kStages places that one warp fills and others empty, in turn.
+template <int kStages>
+struct Ring {
+  ptx::Barrier *full, *empty;
+  __device__ void init(int readers) const {  // by one thread
+    for (int i = 0; i < kStages; ++i) ptx::barrier_init(full + i, 1), ptx::barrier_init(empty + i, static_cast<unsigned>(readers));
+  }
+  __device__ void wait_empty(int i) const { ptx::barrier_wait(empty + i % kStages, (i / kStages & 1) ^ 1); }
+  __device__ void wait_full(int i) const { ptx::barrier_wait(full + i % kStages, i / kStages & 1); }
+  __device__ void release(int i) const {  // by every warp that has read it
+    if (lane_of_warp() == 0) ptx::barrier_arrive(empty + i % kStages);
+  }
+};
+
+// The block's dynamic shared memory from the first multiple of 1024 on; whoever asks for it asks for kAlignment bytes more.
+constexpr std::size_t kAlignment = 1024;
+__device__ __forceinline__ bf16* aligned_shared() {
+  unsigned char* const p = ptx::dynamic_shared<unsigned char>();
+  return reinterpret_cast<bf16*>(p + (kAlignment - ptx::shared_address(p) % kAlignment) % kAlignment);
+}
+
+bool chosen(const Queue& queue);  // a device of compute capability 9.0, and LANGCELL_SM90=1: off until it is proven there
+template <class T>
+ptx::TensorMap map_of(const kernels::Rows<T>& x, int box_rows) {
+  return ptx::tensor_map(x.data, x.rows, x.columns, x.stride, box_rows);
+}
+
+}  // namespace lc::cuda::sm90
