@@ -1,4 +1,4 @@
-// Errors are exceptions; each class carries the exit code that `main` ends the process with (SPEC: exit codes).
+// Errors are exceptions; each class carries the exit code that `main` ends the process with.
 // The text of an error is one line: what, where (file:object), why, what to do.
 #pragma once
 #include <stdexcept>

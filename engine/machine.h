@@ -11,7 +11,7 @@ using kernels::MachinePeak;
 using kernels::measure_peak;
 using kernels::parallel_for;
 
-// What `precision = "auto"` means (SPEC §1 "Numbers"): without tile instructions a CPU's bf16 is slower than float.
+// What `precision = "auto"` means: without tile instructions a CPU's bf16 is slower than float.
 enum class Work : std::uint8_t { training, inference };
 inline DType automatic_precision(Work work, Device device) {
   if (device == Device::cuda) return DType::bf16;

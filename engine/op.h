@@ -1,5 +1,5 @@
 // An operator is a small value: attributes, plan, forward, backward. apply() is the one door: check, allocate, run, record, profile,
-// check-finite. plan() touches no memory and no device, so that `langcell plan` can walk a model.
+// check-finite. plan() touches no memory and no device, so that a model can be walked without either.
 #pragma once
 #include <concepts>
 #include <initializer_list>

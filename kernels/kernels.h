@@ -315,7 +315,7 @@ void cross_entropy_forward(Queue, const CrossEntropyForward<T>&);
 template <Device D, class T>
 void cross_entropy_backward(Queue, const CrossEntropyBackward<T>&);
 
-// ---- rank_encoding: counts to tokens (SPEC §2; Theodoris et al. 2023): count / n_counts · 10⁴ in float, / median in double, descending
+// ---- rank_encoding: counts to tokens (Theodoris et al. 2023): count / n_counts · 10⁴ in float, / median in double, descending
 struct RankEncoding {
   std::int64_t cells = 0, nonzeros = 0, longest = 0;  // nonzeros: of all cells; longest: of the cell that has most
   const std::int64_t* indptr = nullptr;               // (cells+1) into columns and counts

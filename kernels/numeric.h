@@ -58,7 +58,7 @@ inline constexpr DType dtype_of<std::uint64_t> = DType::u64;
 template <>
 inline constexpr DType dtype_of<std::uint8_t> = DType::u8;
 
-// ---- Chance: Philox4x32 (Salmon et al., SC'11). SPEC §1 fixes which element gets which bits.
+// ---- Chance: Philox4x32 (Salmon et al., SC'11). Which element gets which bits is fixed below.
 
 struct Philox {
   std::uint32_t word[4];
@@ -78,7 +78,7 @@ constexpr Philox philox(Philox c, PhiloxKey k) {
   return c;
 }
 
-// The key of one optimiser step: SPEC's (seed, stage·2³² + step) has 128 bits, Philox4x32 takes 64; ten rounds fold them.
+// The key of one optimiser step: (seed, stage·2³² + step) has 128 bits, Philox4x32 takes 64; ten rounds fold them.
 constexpr PhiloxKey chance_of_step(std::uint64_t seed, std::uint32_t stage, std::uint32_t step) {
   const Philox folded = philox<10>({{static_cast<std::uint32_t>(seed), static_cast<std::uint32_t>(seed >> 32), stage, step}}, {{0, 0}});
   return {{folded.word[0], folded.word[1]}};

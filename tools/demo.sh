@@ -71,7 +71,7 @@ fi
 step "tokenize: each cell becomes its genes, ordered by how unusually high they are; each label becomes its text" \
   "$langcell" tokenize "$out/train.h5ad" --genes "$genes" --out "$out/corpus.h5" --texts "$texts" --label-key "$key"
 step "pretrain: stage 1 learns genes in context, stage 2 brings each cell near its text" \
-  "$langcell" pretrain --config "$root/tools/demo.toml" --run "$out/run" --set "data.corpus=[\"$out/corpus.h5\"]" --set "train.seed=$seed"
+  "$langcell" pretrain --config "$root/tools/recipe.toml" --run "$out/run" --set "data.corpus=[\"$out/corpus.h5\"]" --set "train.seed=$seed"
 step "model: the finished model folder is copied beside the run" cp -r "$out/run/model" "$out/model"
 step "annotate: every cell set aside is compared with every text and takes the best" \
   "$langcell" annotate "$out/heldout.h5ad" --model "$out/model" --texts "$texts" --out "$out/annotated.h5ad"

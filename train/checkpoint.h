@@ -1,4 +1,4 @@
-// checkpoints/stage2-step-00000500/ (SPEC §3): a model folder plus trainer/ with moments, position and configuration. The model folder's
+// checkpoints/stage2-step-00000500/: a model folder plus trainer/ with moments, position and configuration. The model folder's
 // weights are the float masters, so a resumed run continues with the same bits.
 #pragma once
 #include <cstdint>

@@ -1,4 +1,4 @@
-// train.jsonl, one object a line and flushed (SPEC §3), and the line of progress on standard error.
+// train.jsonl, one object a line and flushed, and the line of progress on standard error.
 #pragma once
 #include <chrono>
 #include <cstdint>

@@ -1,4 +1,4 @@
-// The configuration of a run (SPEC §6): every key with its default. Reading, writing, comparing and "did you mean" all walk one table of
+// The configuration of a run: every key with its default. Reading, writing, comparing and "did you mean" all walk one table of
 // keys in options.cpp.
 #pragma once
 #include <cstdint>

@@ -1,4 +1,4 @@
-// One optimiser step of LangCell over all ranks (SPEC §1, steps a–c). step.cpp shows it from top to bottom.
+// One optimiser step of LangCell over all ranks. step.cpp shows it from top to bottom.
 #pragma once
 #include <optional>
 #include <vector>

@@ -1,4 +1,4 @@
-// The numbers of a model. Presets are SPEC §1; `langcell` is the published one (Zhao et al., ICML 2024), its cell tower Geneformer's
+// The numbers of a model. The preset `langcell` is the published one (Zhao et al., ICML 2024), its cell tower Geneformer's
 // (Theodoris et al. 2023), its text tower BERT-base (Devlin et al. 2019) with cross-attention as in BLIP (Li et al. 2022).
 #pragma once
 #include <cstdint>

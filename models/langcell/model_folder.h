@@ -1,4 +1,4 @@
-// The folder on disk (SPEC §3): names, layout, manifest. Checkpoints, pre-training and annotate share it.
+// The folder on disk: names, layout, manifest. Checkpoints, pre-training and annotate share it.
 // A parameter's file follows from its name: cell_bert.X lies in cell_bert/model.safetensors as X, cell_proj.X in cell_proj.safetensors as
 // X.
 #pragma once

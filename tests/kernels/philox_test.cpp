@@ -1,4 +1,4 @@
-// Chance: Philox against the known answers of Random123, and which element of a dropout mask gets which bits (SPEC §1), as golden
+// Chance: Philox against the known answers of Random123, and which element of a dropout mask gets which bits, as golden
 // values of an independent computation. A change here changes every trained model and every device.
 #include <gtest/gtest.h>
 #include <hwy/targets.h>

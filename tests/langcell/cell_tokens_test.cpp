@@ -25,7 +25,7 @@ struct Matrix {
 
 GeneVocabulary four_genes() { return GeneVocabulary({{"ENSG01", "", 1.0}, {"ENSG02", "", 2.0}, {"ENSG03", "", 0.5}, {"ENSG04", "", 1.0}}); }
 
-// The definition, cell by cell (SPEC §2).
+// The definition, cell by cell.
 std::vector<std::int32_t> obvious(const GeneVocabulary& genes, const std::vector<std::string>& ids, const Matrix& m, size_t cell,
                                   size_t most) {
   std::map<std::int32_t, float> count_of;

@@ -128,8 +128,13 @@ void summarise(const Flags& f, const Texts& texts, const Labels& labels) {
   }
   fmt::print("{:<32} {:>8} {:>9}\n", "label", "cells", "assigned");
   for (std::size_t i = 0; i < count.size(); ++i) fmt::print("{:<32} {:>8} {:>9}\n", texts.labels[i].label, count[i], sure[i]);
-  fmt::print("{:<32} {:>8} {:>9}\nwritten: {} (obs/{}_label, obsm/X_{}, uns/{}; uncalibrated)\n", "unassigned", "", unassigned,
-             f.out.string(), f.prefix, f.prefix, f.prefix);
+  fmt::print(
+      "{:<32} {:>8} {:>9}\nwritten: {} (obs/{}_label: the best text; obs/{}_label_final: 'unassigned' where none fits; obsm/X_{}; "
+      "uncalibrated)\n",
+      "unassigned", "", unassigned, f.out.string(), f.prefix, f.prefix, f.prefix);
+  if (2 * unassigned > labels.label.size())
+    warn(fmt::format("no text fits {} of {} cells: the model may be trained too little for them, or the texts may be of other cells",
+                     unassigned, labels.label.size()));
 }
 
 void run_annotate(const Flags& f) {

@@ -32,7 +32,7 @@ struct CellRunOptions {
 
 CellRun run_cells(const LoadedModel& model, const CellRunOptions& options);
 
-// What annotate writes about each cell (SPEC §3); the names are those of the obs columns without prefix.
+// What annotate writes about each cell; the names are those of the obs columns without prefix.
 struct Labels {
   std::vector<std::int32_t> label, final, second;  // index into the texts, −1: none
   std::vector<float> score, margin, similarity, match, entropy;

@@ -19,7 +19,7 @@ void add_common_options(CLI::App& command, Common& common);
 void begin(const Common& common);                     // sets threads, profiling, checks; call first in a command
 void end(const Common& common);                       // prints the profile, when asked for
 Queue queue_of(const Common& common);                 // UsageError for a device this build lacks
-DType precision_of(const Common& common, Work work);  // SPEC §1 "Numbers": auto, fp32, bf16
+DType precision_of(const Common& common, Work work);  // auto, fp32, bf16
 
 CLI::App* add_command(CLI::App& program, const std::string& name, const std::string& what, const std::string& example);
 void say(const Common& common, const std::string& line);  // progress: standard error, unless quiet

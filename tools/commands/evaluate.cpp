@@ -92,6 +92,19 @@ void print_tables(const Evaluation& e) {
     fmt::print("{:<28} {:>7} {:>9.4f} {:>9.4f} {:>9.4f}\n", c.label, c.support, c.precision, c.recall, c.f1);
 }
 
+// Labels are judged as if every cell had to have one; how many `annotate` itself would not stand by is said beside it.
+void print_unassigned(const EvaluateOptions& o, const AnnotatedFile& file, const std::vector<std::string>& truth) {
+  size_t kept = 0, right = 0;
+  for (size_t i = 0; i < truth.size(); ++i) {
+    if (truth[i].empty() || file.marked[i]) continue;
+    ++kept, right += truth[i] == file.prediction[i];
+  }
+  if (file.unassigned == 0 || !o.prediction.ends_with("_label")) return;
+  fmt::print("\n{} of {} cells are marked unassigned; of the {} others with a known truth {:.4f} are right ({}_final holds the marks)\n",
+             file.unassigned, file.marked.size(), kept, kept > 0 ? static_cast<double>(right) / static_cast<double>(kept) : 0.0,
+             o.prediction);
+}
+
 void write_report(const EvaluateOptions& o, const Evaluation& e, const AnnotatedFile& file, const std::vector<std::string>& truth) {
   report::AnnotationReport parts;
   report::take_metrics(metrics_file(o, e), "metrics", parts);
@@ -125,6 +138,7 @@ void evaluate_annotation(const EvaluateOptions& o) {
   if (!o.report.empty()) write_report(o, e, file, truth);
   if (!o.common.json) {
     print_tables(e);
+    print_unassigned(o, file, truth);
     return;
   }
   nlohmann::ordered_json json = to_json(e.langcell);

@@ -12,6 +12,7 @@
 #include "tools/commands/counts_flags.h"
 #include "tools/commands/tokenize.h"
 #include "tools/commands/vocab.h"
+#include "tools/recipe.h"
 #include "tools/report/run_report.h"
 #include "train/pretrain.h"
 
@@ -29,25 +30,6 @@ struct Flags {
   int steps = 0;
   bool allow_missing = false, overwrite = false;
 };
-
-// The recipe that the demonstration uses; every number may be overridden with --set.
-const char* const kRecipe = R"(
-[data]
-max_cell_tokens = 128
-max_text_tokens = 128
-[train]
-batch_size = 16
-[stage1]
-steps = 300
-lr = 1e-3
-share_pass = true
-[stage2]
-steps = 1200
-lr = 1e-3
-share_pass = true
-[checkpoint]
-every = 250
-)";
 
 // The run folder of a command that fails before training begins is not left behind.
 class NewFolder {
@@ -111,10 +93,11 @@ void run_train(const Flags& f) {
   tell(funnel_table(funnel));
 
   std::vector<std::string> set = {fmt::format("model.preset={}", nlohmann::json(f.preset).dump()),
-                                  fmt::format("train.seed={}", f.common.seed),
+                                  fmt::format("train.seed={}", f.common.seed), "checkpoint.every=250",
                                   fmt::format("data.corpus=[{}]", nlohmann::json(tokens.out.string()).dump())};
+  const int stage1_steps = f.steps * 3 / 20;  // as in the recipe
   if (f.steps > 0)
-    set.push_back(fmt::format("stage1.steps={}", f.steps / 5)), set.push_back(fmt::format("stage2.steps={}", f.steps - f.steps / 5));
+    set.push_back(fmt::format("stage1.steps={}", stage1_steps)), set.push_back(fmt::format("stage2.steps={}", f.steps - stage1_steps));
   if (f.common.precision != "auto") set.push_back("train.precision=\"" + f.common.precision + "\"");
   if (f.common.device != "auto") set.push_back("train.device=\"" + f.common.device + "\"");
   set.insert(set.end(), f.set.begin(), f.set.end());
@@ -142,7 +125,7 @@ void run_train(const Flags& f) {
 
 void register_train(CLI::App& program) {
   CLI::App* c = add_command(program, "train", "counts and texts in, a model trained from nothing out",
-                            "langcell train cells.h5ad --texts types.json --label-key cell_type --out model");
+                            "langcell train cells.h5ad --texts texts.json --label-key cell_type --out model");
   const auto f = std::make_shared<Flags>();
   c->add_option("IN", f->input, "cells with labels (.h5ad)")->required();
   c->add_option("--texts", f->texts, "label to text (JSON)")->required()->type_name("T.json");
@@ -150,7 +133,7 @@ void register_train(CLI::App& program) {
   c->add_option("--out", f->out, "the model folder to write")->required()->type_name("MODEL");
   c->add_option("--genes", f->genes, "a vocabulary (genes.tsv); default: built from IN")->type_name("G.tsv");
   c->add_option("--preset", f->preset, "sizes of the model: tiny, small, langcell")->capture_default_str();
-  c->add_option("--steps", f->steps, "optimiser steps, a fifth of them in stage 1; 0: 300 + 1200")
+  c->add_option("--steps", f->steps, "optimiser steps, 15 in 100 of them in stage 1; 0: the recipe's, 150 + 850")
       ->check(CLI::Range(0, 100000000))
       ->capture_default_str();
   c->add_option("--run", f->run, "where corpus, log and checkpoints go; default: MODEL.run")->type_name("DIR");

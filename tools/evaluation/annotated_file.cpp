@@ -43,6 +43,7 @@ void read_unassigned(const Frame& obs, const std::string& prefix, AnnotatedFile&
   std::map<std::string, size_t> counted;
   for (size_t i = 0; i < out.prediction.size(); ++i) {
     const bool unassigned = marks.empty() ? out.prediction[i].empty() || out.prediction[i] == kUnassigned : is_true(marks[i]);
+    out.marked.push_back(unassigned);
     if (!unassigned) continue;
     ++out.unassigned;
     if (!reasons.empty() && !reasons[i].empty()) ++counted[reasons[i]];

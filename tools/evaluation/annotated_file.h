@@ -27,6 +27,7 @@ struct AnnotatedFile {
   std::vector<double> score;                   // per cell, or empty
   std::vector<float> z;                        // (cells × width), or empty
   size_t width = 0;
+  std::vector<bool> marked;                             // per cell: unassigned
   size_t unassigned = 0;                                // as `annotate` marked them; without its column: cells without a label
   std::vector<std::pair<std::string, size_t>> reasons;  // of the unassigned
   nlohmann::json uns;                                   // what `annotate` said about itself; null when it is not there

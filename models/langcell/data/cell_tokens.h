@@ -1,4 +1,4 @@
-// Counts to tokens: the rank-value encoding (SPEC §2; Theodoris et al. 2023), genes by descending count / n_counts · 10⁴ / median.
+// Counts to tokens: the rank-value encoding (Theodoris et al. 2023), genes by descending count / n_counts · 10⁴ / median.
 #pragma once
 #include <cstdint>
 #include <span>

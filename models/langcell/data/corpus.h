@@ -1,4 +1,4 @@
-// corpus.h5: tokenised cells and their texts in plain HDF5 (SPEC §3). Everything with one entry per cell is contiguous and read through a
+// corpus.h5: tokenised cells and their texts in plain HDF5. Everything with one entry per cell is contiguous and read through a
 // memory map, so an open corpus costs no memory per cell. group_id is the label's place in T.json, text_id the first of its texts.
 #pragma once
 #include <cstdint>
@@ -29,7 +29,7 @@ struct Funnel {
 struct CorpusInput {
   std::string file, sha256, counts;  // counts: the matrix the cells were read from, e.g. "raw/X"
   std::uint64_t cells = 0;
-  double id_match = 0, counts_known = 0, breadth = 0;  // how much of the file the vocabulary knows (SPEC §2), 0 to 1
+  double id_match = 0, counts_known = 0, breadth = 0;  // how much of the file the vocabulary knows, 0 to 1
 };
 
 struct CorpusCell {

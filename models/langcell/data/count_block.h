@@ -13,7 +13,7 @@ struct CountBlock {
   std::int64_t cells() const { return indptr.empty() ? 0 : static_cast<std::int64_t>(indptr.size()) - 1; }
 };
 
-// What each cell is divided by: the sum over all its columns, in double, rounded once (SPEC §2; obs/n_counts is never read).
+// What each cell is divided by: the sum over all its columns, in double, rounded once (obs/n_counts is never read).
 inline std::vector<float> n_counts_of(const CountBlock& block) {
   std::vector<float> sums(static_cast<size_t>(block.cells()));
   for (size_t cell = 0; cell < sums.size(); ++cell) {
