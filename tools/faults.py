@@ -91,7 +91,8 @@ def judge(folder, fault):
         if code:
             outcome = "does not compile"
         else:
-            code, text = run(["build/tests/cuda_test", "--gtest_brief=1", f"--gtest_filter=*CudaCases*_{fault['word']}_*:Tile.*"], folder, 180)
+            cases = "*Hopper*" if fault["file"].startswith("sm90/") else f"*CudaCases*_{fault['word']}_*:CudaNeighbours*:Tile.*"
+            code, text = run(["build/tests/cuda_test", "--gtest_brief=1", "--gtest_fail_fast", f"--gtest_filter={cases}"], folder, 180)
             outcome = "passes" if code == 0 else "hangs" if code == 124 else "fails"
     finally:
         path.write_text(whole)

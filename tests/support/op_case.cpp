@@ -203,10 +203,9 @@ Queue& test_queue() {
   return queue;
 }
 
-void check(const OnBoth& c, const std::vector<std::function<void()>>& settings) {
+void check(const OnBoth& c, const std::vector<std::function<void()>>& settings, const std::vector<DType>& storages) {
   if (c.cpu.benchmark_only) return;
-  check_both_as(c, DType::f32, settings);
-  check_both_as(c, DType::bf16, settings);
+  for (const DType storage : storages) check_both_as(c, storage, settings);
 }
 
 void check(const WrongCall& c) { EXPECT_THROW(c.call(), ShapeError) << c.word << " / " << c.name; }

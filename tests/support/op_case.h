@@ -54,7 +54,8 @@ struct OnBoth {  // the same case built with test_queue() on the CPU and on CUDA
   OpCase cpu, cuda;
 };
 // CUDA against the double reference and against the CPU, forward and gradients; equal bits after every `setting` (thread orders).
-void check(const OnBoth& c, const std::vector<std::function<void()>>& settings);
+void check(const OnBoth& c, const std::vector<std::function<void()>>& settings,
+           const std::vector<DType>& storages = {DType::f32, DType::bf16});
 
 // For the case files.
 std::vector<std::int32_t> ragged(std::int64_t sequences, std::int64_t longest,

@@ -146,7 +146,9 @@ void register_simulate(CLI::App& program) {
                                   "langcell simulate --out cells.h5ad --texts texts.json --cells 3000 --types 8 --seed 1");
   command->add_option("--out", options->out, "the .h5ad to write")->required();
   command->add_option("--texts", options->texts, "the T.json to write: one text for each cell type")->required();
-  command->add_option("--cells", options->cells, "number of cells; fewer cells of one seed are the first of more, so hold cells back with 'split', not with a second simulation")
+  command
+      ->add_option("--cells", options->cells,
+                   "number of cells; with one seed, fewer cells are the first of more: hold cells back with 'split'")
       ->check(CLI::Range(std::uint64_t{1}, std::uint64_t{10'000'000}))
       ->capture_default_str();
   command->add_option("--genes", options->genes, "number of genes (with --genes-from at most as many as the file has)")
