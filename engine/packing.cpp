@@ -3,11 +3,53 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cstring>
 #include <limits>
+#include <numeric>
 
 #include "engine/errors.h"
 
 namespace lc {
+
+// Sequence b reads kv_of[b], or itself where kv_of is empty.
+Packing::StripsThere Packing::strips_of(const std::vector<std::int32_t>& offsets, const std::vector<std::int32_t>& kv_of,
+                                        const Queue& queue) {
+  constexpr std::int32_t kRows = 16, kGroup = 8;
+  struct Readers {
+    std::vector<kernels::Strip> strips;
+    std::int64_t rows = 0;
+  };
+  const std::size_t n = offsets.size() - 1;
+  std::vector<Readers> of_keys(kv_of.empty() ? n : static_cast<std::size_t>(*std::max_element(kv_of.begin(), kv_of.end())) + 1);
+  for (std::size_t b = 0; b < n; ++b) {
+    if (!kv_of.empty() && kv_of[b] < 0) throw ShapeError(fmt::format("packing: wanted kv_of of at least 0, got {}", kv_of[b]));
+    Readers& readers = of_keys[kv_of.empty() ? b : static_cast<std::size_t>(kv_of[b])];
+    const std::int32_t length = offsets[b + 1] - offsets[b];
+    readers.rows += length;
+    for (std::int32_t row = 0; row < length; row += kRows)
+      readers.strips.push_back({static_cast<std::int32_t>(b), row, offsets[b] + row, std::min(kRows, length - row)});
+  }
+  std::vector<std::size_t> order(of_keys.size());
+  std::iota(order.begin(), order.end(), std::size_t{0});
+  std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) { return of_keys[a].rows > of_keys[b].rows; });
+  std::vector<kernels::Strip> all;
+  std::vector<std::int32_t> spans(2 * of_keys.size());
+  for (const std::size_t k : order) {
+    spans[2 * k] = static_cast<std::int32_t>(all.size());
+    all.insert(all.end(), of_keys[k].strips.begin(), of_keys[k].strips.end());
+    spans[2 * k + 1] = static_cast<std::int32_t>(all.size());
+    while (all.size() % kGroup != 0) all.emplace_back();
+  }
+  static_assert(sizeof(kernels::Strip) == 4 * sizeof(std::int32_t));
+  std::vector<std::int32_t> numbers(4 * all.size());
+  std::memcpy(numbers.data(), all.data(), all.size() * sizeof(kernels::Strip));
+  return {Tensor::from(numbers, queue), Tensor::from(spans, queue)};
+}
+kernels::Strips Packing::StripsThere::view() const {
+  if (!all) return {};
+  return {reinterpret_cast<const kernels::Strip*>(all.data<std::int32_t>()), all.shape().count() / 4, of_keys.data<std::int32_t>(),
+          of_keys.shape().count() / 2};
+}
 
 std::shared_ptr<const Packing> Packing::make(const PackingSpec& spec, const Queue& queue) {
   const std::size_t n = spec.lengths.size();
@@ -28,6 +70,10 @@ std::shared_ptr<const Packing> Packing::make(const PackingSpec& spec, const Queu
     p->longest_ = std::max<std::int64_t>(p->longest_, spec.lengths[b]);
     sequence_of.insert(sequence_of.end(), static_cast<std::size_t>(spec.lengths[b]), static_cast<std::int32_t>(b));
   }
+  if (queue.device == Device::cuda && n > 0) {
+    p->own_strips_ = strips_of(p->offsets_, {}, queue);
+    if (!spec.kv_of.empty()) p->shared_strips_ = strips_of(p->offsets_, spec.kv_of, queue);
+  }
   p->offsets_there_ = Tensor::from(p->offsets_, queue);
   p->sequence_of_there_ = Tensor::from(sequence_of, queue);
   p->keys_there_ = Tensor::from(p->keys_, queue);
@@ -43,7 +89,13 @@ kernels::PackingView Packing::view() const {
           offsets_there_.data<std::int32_t>(),
           sequence_of_there_.data<std::int32_t>(),
           keys_there_.data<std::uint64_t>(),
-          kv_of_there_ ? kv_of_there_.data<std::int32_t>() : nullptr};
+          kv_of_there_ ? kv_of_there_.data<std::int32_t>() : nullptr,
+          (kv_of_there_ ? shared_strips_ : own_strips_).view()};
+}
+kernels::PackingView Packing::own_view() const {
+  kernels::PackingView v = view();
+  v.kv_of = nullptr, v.strips = own_strips_.view();
+  return v;
 }
 
 }  // namespace lc

@@ -24,11 +24,19 @@ class Packing {
   const std::vector<std::int32_t>& kv_of() const { return kv_of_; }
   const Tensor& first_rows() const { return first_rows_; }  // (B) i32: the row of position 0 of each sequence
   kernels::PackingView view() const;                        // device pointers
+  kernels::PackingView own_view() const;                    // the same where every sequence reads itself, whatever kv_of says
 
  private:
   std::vector<std::int32_t> offsets_, kv_of_;
   std::vector<std::uint64_t> keys_;
+  struct StripsThere {  // kernels::Strips in device memory
+    Tensor all, of_keys;
+    kernels::Strips view() const;
+  };
+  static StripsThere strips_of(const std::vector<std::int32_t>& offsets, const std::vector<std::int32_t>& kv_of, const Queue& queue);
+
   std::int64_t longest_ = 0;
+  StripsThere own_strips_, shared_strips_;
   Tensor offsets_there_, sequence_of_there_, keys_there_, kv_of_there_, first_rows_;
 };
 using PackingPtr = std::shared_ptr<const Packing>;

@@ -24,6 +24,19 @@ struct Gradient {  // data null: not wanted
   constexpr explicit operator bool() const { return to.data != nullptr; }
 };
 
+// Rows of a packing as attention on a device shares them out: 16 rows of a sequence each, those that read the same keys side by side and
+// filled up to whole groups of eight, the longest first, so that what starts last is short. Null on the CPU.
+struct alignas(16) Strip {
+  std::int32_t sequence = -1, first_row = 0;  // −1: none
+  std::int32_t token = 0, rows = 0;           // where they lie in the packing; up to 16 of them
+};
+struct Strips {
+  const Strip* all = nullptr;  // (count), count a multiple of 8
+  std::int64_t count = 0;
+  const std::int32_t* of_keys = nullptr;  // (K, 2) first and last + 1 of the strips that read key sequence k
+  std::int64_t keys = 0;                  // K: further key sequences are read by nobody
+};
+
 // Sequences end to end; kv_of only for queries that read another sequence's keys (null: sequence b reads key sequence b).
 struct PackingView {
   std::int64_t sequences = 0, tokens = 0, longest = 0;
@@ -31,6 +44,7 @@ struct PackingView {
   const std::int32_t* sequence_of = nullptr;  // (T)
   const std::uint64_t* keys = nullptr;        // (B) sequence keys for chance
   const std::int32_t* kv_of = nullptr;        // (B)
+  Strips strips = {};                         // of_keys only where queries are seen through it
 };
 
 // ---- pointwise

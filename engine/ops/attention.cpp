@@ -30,11 +30,7 @@ struct AttentionOp {
   bool self() const { return queries == keys; }  // then every sequence reads itself, whatever kv_of says
   bool each_its_own() const { return self() || queries->kv_of().empty(); }
   std::int64_t key_sequence(std::int64_t b) const { return each_its_own() ? b : queries->kv_of()[static_cast<std::size_t>(b)]; }
-  kernels::PackingView query_view() const {
-    kernels::PackingView view = queries->view();
-    if (self()) view.kv_of = nullptr;
-    return view;
-  }
+  kernels::PackingView query_view() const { return self() ? queries->own_view() : queries->view(); }
   float scale(const Tensor& q) const { return static_cast<float>(1.0 / std::sqrt(static_cast<double>(q.columns() / heads))); }
 
   void check_packings(const Tensor& q, const Tensor& k) const {
@@ -90,7 +86,7 @@ struct AttentionOp {
       kernels::AttentionForward<T> a;
       a.q = in[0].view<const T>(), a.k = in[1].view<const T>(), a.v = in[2].view<const T>();
       a.heads = heads, a.scale = scale(in[0]), a.dropout = dropout;
-      a.queries = query_view(), a.keys = keys->view();
+      a.queries = query_view(), a.keys = keys->own_view();
       a.o = out.view<T>(), a.lse = saved.data(0);
       kernels::attention_forward<D>(queue, a);
     });
@@ -102,7 +98,7 @@ struct AttentionOp {
       a.q = in[0].view<const T>(), a.k = in[1].view<const T>(), a.v = in[2].view<const T>();
       a.o = saved.output.view<const T>(), a.d_o = dout.view<const T>();
       a.heads = heads, a.scale = scale(in[0]), a.dropout = dropout;
-      a.queries = query_view(), a.keys = keys->view();
+      a.queries = query_view(), a.keys = keys->own_view();
       a.lse = saved.data(0), a.workspace = saved.work();
       a.dq = d.to<T>(0), a.dk = d.to<T>(1), a.dv = d.to<T>(2);
       kernels::attention_backward<D>(queue, a);

@@ -8,26 +8,26 @@ namespace {
 
 using namespace cuda;
 
-// attention_forward_kernel: one block computes 16 queries a warp of one head of one sequence; many warps share the keys they load.
+// attention_forward_kernel: one block computes 16 queries a warp of one head; they read the same keys, which the block loads once.
 // in   q, k, v (tokens, H·D) bf16, packings      out  o (tokens, H·D), lse (H, tokens) float
-// grid (query tiles of the longest · B, H)   block 32·kWarps   shared (16·kWarps + 2·2·64)·D·2 bytes
+// grid (strips / kWarps, H)   block 32·kWarps   shared (16·kWarps + 2·2·64)·D·2 bytes
 // moves q + o once, k + v once per query tile, the next key tile while this one computes
 // deterministic; lengths need not be multiples of 64; no keys: o = 0, lse = −∞
 template <int D, bool kDropout, int kWarps>
-__global__ void __launch_bounds__(kWarps* kWarpSize, D <= 64 ? 16 / kWarps : 1)
-    attention_forward_kernel(AttentionForward<bf16> a, int tiles_of_longest) {
-  constexpr int kThreads = kWarps * kWarpSize, kRows = 16 * kWarps;
-  const std::int64_t sequence = blockIdx.x / tiles_of_longest;
-  const int first = static_cast<int>(blockIdx.x % tiles_of_longest) * kRows, head = static_cast<int>(blockIdx.y);
-  const Span q_span = span_of(a.queries, sequence), k_span = span_of(a.keys, keys_of(a.queries, sequence));
-  if (first >= q_span.length) return;
-  const int row = warp_of_block() * 16, lane = lane_of_warp(), g = lane / 4, t = lane % 4;
+__global__ void __launch_bounds__(kWarps* kWarpSize, D > 64        ? 1
+                                                     : kWarps == 8 ? 2
+                                                                   : 3) attention_forward_kernel(AttentionForward<bf16> a) {
+  constexpr int kThreads = kWarps * kWarpSize;
+  const kernels::Strip* const strips = a.queries.strips.all + std::int64_t{kWarps} * blockIdx.x;
+  if (strips[0].sequence < 0) return;
+  const Span k_span = span_of(a.keys, keys_of(a.queries, strips[0].sequence));
+  const int head = static_cast<int>(blockIdx.y), lane = lane_of_warp(), g = lane / 4, t = lane % 4;
   bf16* const shared = ptx::dynamic_shared<bf16>();
-  const Tile<kRows, D> q{shared};
-  bf16* const stages = shared + Tile<kRows, D>::kElements;
+  const Tile<16, D> q{shared + warp_of_block() * Tile<16, D>::kElements};
+  bf16* const stages = shared + kWarps * Tile<16, D>::kElements;
   const auto stage_k = [&](int i) { return HeadTile<D>{stages + 2 * (i & 1) * HeadTile<D>::kElements}; };
   const auto stage_v = [&](int i) { return HeadTile<D>{stages + (2 * (i & 1) + 1) * HeadTile<D>::kElements}; };
-  const auto q_rows = head_rows(a.q, q_span.first, head, D), k_rows = head_rows(a.k, k_span.first, head, D);
+  const auto k_rows = head_rows(a.k, k_span.first, head, D);
   const auto v_rows = head_rows(a.v, k_span.first, head, D);
   const auto load_keys = [&](int i) {
     stage_k(i).template load<kThreads>(k_rows.row(i * kTile), k_rows.stride, k_span.length - i * kTile);
@@ -35,7 +35,13 @@ __global__ void __launch_bounds__(kWarps* kWarpSize, D <= 64 ? 16 / kWarps : 1)
   };
 
   const int tiles = (k_span.length + kTile - 1) / kTile;
-  q.template load<kThreads>(q_rows.row(first), q_rows.stride, q_span.length - first);
+  std::uint64_t key = 0;
+  int first_row = 0;
+  {
+    const kernels::Strip own = strips[warp_of_block()];  // a warp without rows shares in what its block loads
+    q.load_by_warp(head_rows(a.q, own.token, head, D).row(0), a.q.stride, own.rows);
+    if constexpr (kDropout) key = a.queries.keys[max(own.sequence, 0)], first_row = own.first_row;
+  }
   if (tiles > 0) load_keys(0);
   ptx::copy_async_commit();
 
@@ -43,14 +49,14 @@ __global__ void __launch_bounds__(kWarps* kWarpSize, D <= 64 ? 16 / kWarps : 1)
   float top[2] = {-INFINITY, -INFINITY}, sum[2] = {0, 0};  // top before scaling
   const float scale = a.scale * kLog2e;
   KeepStrip keep;
-  if constexpr (kDropout) keep.threshold = keep_threshold(a.dropout, a.queries.keys[sequence], head, (first + row) / 16);
+  if constexpr (kDropout) keep.threshold = keep_threshold(a.dropout, key, head, first_row / 16);
   for (int i = 0; i < tiles; ++i) {
     if (i + 1 < tiles) load_keys(i + 1);
     ptx::copy_async_commit();
     ptx::copy_async_wait<1>();
     __syncthreads();
     Fragment<8> s;
-    product_of_rows<D>(s, q, row, stage_k(i));
+    product_of_rows<D>(s, q, 0, stage_k(i));
     const int valid = k_span.length - i * kTile - 2 * t;  // keys of this tile from the lane's first column on
 #pragma unroll  // in every tile: a branch for the last one would cost the registers of a second block
     for (int j = 0; j < 8; ++j) {
@@ -69,7 +75,7 @@ __global__ void __launch_bounds__(kWarps* kWarpSize, D <= 64 ? 16 / kWarps : 1)
       top[half] = highest, minus_top[half] = -highest * scale;
       sum[half] *= shrink[half];
     }
-    if constexpr (kDropout) draw(keep, a.dropout, {a.queries.keys[sequence], head, first + row, i * kTile});
+    if constexpr (kDropout) draw(keep, a.dropout, {key, head, first_row, i * kTile});
 #pragma unroll  // without it the fragments lie in local memory: no spill, but a stack frame
     for (int j = 0; j < 8; ++j) {
 #pragma unroll
@@ -87,15 +93,17 @@ __global__ void __launch_bounds__(kWarps* kWarpSize, D <= 64 ? 16 / kWarps : 1)
   }
   ptx::copy_async_wait<0>();
 
+  const kernels::Strip to =
+      a.queries.strips.all[kWarps * blockIdx.x + warp_of_block()];  // read again: to keep it would cost the registers of a block
   float factor[2];
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
     sum[half] = warp_sum<4>(sum[half]);
     factor[half] = tiles > 0 ? keep_scale(a.dropout) / sum[half] : 0.0f;
-    const int r = first + row + g + 8 * half;
-    if (a.lse && t == 0 && r < q_span.length) a.lse[head * a.q.rows + q_span.first + r] = (top[half] * scale + log2f(sum[half])) * kLn2;
+    const int r = g + 8 * half;
+    if (a.lse && t == 0 && r < to.rows) a.lse[head * a.q.rows + to.token + r] = (top[half] * scale + log2f(sum[half])) * kLn2;
   }
-  store_rows<D>(head_rows(a.o, q_span.first, head, D), first + row, q_span.length, o, factor, Into::write);
+  store_rows<D>(head_rows(a.o, to.token, head, D), 0, to.rows, o, factor, Into::write);
 }
 
 // attention_forward_plain_kernel: one warp computes one query of one head, a lane D/32 of its columns.
@@ -136,20 +144,17 @@ __global__ void __launch_bounds__(kAttentionThreads) attention_forward_plain_ker
 
 template <int D, int kWarps>
 void run_tiles(const Queue& queue, const AttentionForward<bf16>& a) {
-  const auto tiles = static_cast<int>(ceil_div(a.queries.longest, 16 * kWarps));
-  const Grid grid{dim3(static_cast<unsigned>(tiles * a.queries.sequences), static_cast<unsigned>(a.heads)), dim3(kWarps * kWarpSize),
+  const Grid grid{dim3(static_cast<unsigned>(a.queries.strips.count / kWarps), static_cast<unsigned>(a.heads)), dim3(kWarps * kWarpSize),
                   Tile<16 * kWarps, D>::kBytes + 4 * HeadTile<D>::kBytes};
   launch("attention_forward_kernel",
-         a.dropout.rate > 0 ? attention_forward_kernel<D, true, kWarps> : attention_forward_kernel<D, false, kWarps>, grid, queue, a,
-         tiles);
+         a.dropout.rate > 0 ? attention_forward_kernel<D, true, kWarps> : attention_forward_kernel<D, false, kWarps>, grid, queue, a);
 }
 
 template <int D, class T>
 void run(const Queue& queue, const AttentionForward<T>& a) {
   if constexpr (dtype_of<T> == DType::bf16) {
     const bool aligned = fits_tiles(a.q) && fits_tiles(a.k) && fits_tiles(a.v) && fits_tiles(a.o);
-    const std::int64_t large_tiles = ceil_div(a.queries.longest, 128) * a.queries.sequences * a.heads;
-    const bool small = a.queries.longest <= 64 || large_tiles < 2 * multiprocessors(queue);  // then smaller tiles fill the device better
+    const bool small = a.queries.strips.count / 8 * a.heads < 2 * multiprocessors(queue);  // then smaller tiles fill the device better
     if (aligned && sm90::attention_forward(queue, a)) return;
     if (aligned) return small ? run_tiles<D, 4>(queue, a) : run_tiles<D, 8>(queue, a);
   }

@@ -46,15 +46,15 @@ __device__ __forceinline__ void gradients_of_scores(Fragment<8>& s, Fragment<8>&
 
 // attention_key_gradient_kernel: one block computes dk and dv of 64 keys of one head, over all query sequences that read them, in order.
 // in   q, k, v, d_o (tokens, H·D) bf16, lse, delta (H, tokens)      out  dk, dv (tokens, H·D)
-// grid (key tiles of the longest · B, H)   block 128 = 4 warps: 16 queries each for the scores, then 16 keys each for the gradients
+// grid (key strips / 4, H)   block 128 = 4 warps: 16 queries each for the scores, then 16 keys each for the gradients
 // shared (2 + 2·2)·64·D·2 + 2·64·64·2 bytes
 // deterministic; keys that nobody reads get 0
 template <int D, bool kDropout>
-__global__ void __launch_bounds__(kAttentionThreads) attention_key_gradient_kernel(AttentionBackward<bf16> a, int tiles_of_longest) {
-  const std::int64_t key_sequence = blockIdx.x / tiles_of_longest;
-  const int first = static_cast<int>(blockIdx.x % tiles_of_longest) * kTile, head = static_cast<int>(blockIdx.y);
-  const Span keys = span_of(a.keys, key_sequence);
-  if (first >= keys.length) return;
+__global__ void __launch_bounds__(kAttentionThreads) attention_key_gradient_kernel(AttentionBackward<bf16> a) {
+  const kernels::Strip place = a.keys.strips.all[std::int64_t{kAttentionWarps} * blockIdx.x];
+  if (place.sequence < 0) return;
+  const int first = place.first_row, head = static_cast<int>(blockIdx.y);
+  const Span keys = span_of(a.keys, place.sequence);
   const int own = warp_of_block() * 16, g = lane_of_warp() / 4;
   bf16* const shared = ptx::dynamic_shared<bf16>();
   constexpr int kElements = HeadTile<D>::kElements;
@@ -67,51 +67,53 @@ __global__ void __launch_bounds__(kAttentionThreads) attention_key_gradient_kern
   v.template load<kAttentionThreads>(v_rows.row(first), v_rows.stride, keys.length - first);
 
   Fragment<D / 8> dk{}, dv{};
-  for (std::int64_t sequence = 0; sequence < a.queries.sequences; ++sequence) {
-    if (keys_of(a.queries, sequence) != key_sequence) continue;
-    const Span queries = span_of(a.queries, sequence);
-    const auto q_rows = head_rows(a.q, queries.first, head, D), do_rows = head_rows(a.d_o, queries.first, head, D);
-    const auto load = [&](int i) {
-      stage_q(i).template load<kAttentionThreads>(q_rows.row(i * kTile), q_rows.stride, queries.length - i * kTile);
-      stage_do(i).template load<kAttentionThreads>(do_rows.row(i * kTile), do_rows.stride, queries.length - i * kTile);
-    };
-    const int tiles = (queries.length + kTile - 1) / kTile;
-    if (tiles > 0) load(0);
+  const kernels::Strips& strips = a.queries.strips;
+  const std::int32_t* const readers = strips.of_keys + 2 * place.sequence;
+  const kernels::Strip* const begin = strips.all + (place.sequence < strips.keys ? readers[0] : 0) + warp_of_block();
+  const int tiles = place.sequence < strips.keys ? (readers[1] - readers[0] + kAttentionWarps - 1) / kAttentionWarps : 0;
+  const auto load = [&](int i, const kernels::Strip& rows) {
+    const auto q_rows = head_rows(a.q, rows.token, head, D), do_rows = head_rows(a.d_o, rows.token, head, D);
+    Tile<16, D>{stage_q(i).data + own * D}.load_by_warp(q_rows.row(0), q_rows.stride, rows.rows);
+    Tile<16, D>{stage_do(i).data + own * D}.load_by_warp(do_rows.row(0), do_rows.stride, rows.rows);
+  };
+  kernels::Strip rows, next;
+  if (tiles > 0) load(0, rows = begin[0]);
+  if (tiles > 1) next = begin[kAttentionWarps];
+  ptx::copy_async_commit();
+  for (int i = 0; i < tiles; ++i, rows = next, next = i + 1 < tiles ? begin[(i + 1) * kAttentionWarps] : next) {
+    if (i + 1 < tiles) load(i + 1, next);
     ptx::copy_async_commit();
-    for (int i = 0; i < tiles; ++i) {
-      if (i + 1 < tiles) load(i + 1);
-      ptx::copy_async_commit();
-      float lse[2] = {0, 0}, delta[2] = {0, 0};
-      bool valid[2];
+    float lse[2] = {0, 0}, delta[2] = {0, 0};
+    bool valid[2];
 #pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        const int row = i * kTile + own + g + 8 * half;
-        valid[half] = row < queries.length;
-        const std::int64_t at = head * a.q.rows + queries.first + row;
-        if (valid[half]) lse[half] = a.lse[at] * kLog2e, delta[half] = a.workspace[at];
-      }
-      ptx::copy_async_wait<1>();
-      __syncthreads();
-      Fragment<8> p, ds;
-      product_of_rows<D>(p, stage_q(i), own, k);
-      product_of_rows<D>(ds, stage_do(i), own, v);
-      KeepStrip keep;
-      if constexpr (kDropout) {
-        keep.threshold = keep_threshold(a.dropout, a.queries.keys[sequence], head, (i * kTile + own) / 16);
-        draw(keep, a.dropout, {a.queries.keys[sequence], head, i * kTile + own, first});
-      }
-      const bool whole = (i + 1) * kTile <= queries.length && first + kTile <= keys.length;
-      if (whole)
-        gradients_of_scores<kDropout, true>(p, ds, keep, lse, delta, valid, kTile, a.scale * kLog2e, keep_scale(a.dropout));
-      else
-        gradients_of_scores<kDropout, false>(p, ds, keep, lse, delta, valid, keys.length - first, a.scale * kLog2e, keep_scale(a.dropout));
-      put_fragments(weights, own, p);
-      put_fragments(d_scores, own, ds);
-      __syncthreads();
-      add_transposed_product<D>(dv, weights, own, stage_do(i));
-      add_transposed_product<D>(dk, d_scores, own, stage_q(i));
-      __syncthreads();
+    for (int half = 0; half < 2; ++half) {
+      const int row = g + 8 * half;
+      valid[half] = row < rows.rows;
+      const std::int64_t at = head * a.q.rows + rows.token + row;
+      if (valid[half]) lse[half] = a.lse[at] * kLog2e, delta[half] = a.workspace[at];
     }
+    ptx::copy_async_wait<1>();
+    __syncthreads();
+    Fragment<8> p, ds;
+    product_of_rows<D>(p, stage_q(i), own, k);
+    product_of_rows<D>(ds, stage_do(i), own, v);
+    KeepStrip keep;
+    if constexpr (kDropout) {
+      const std::uint64_t key = a.queries.keys[max(rows.sequence, 0)];
+      keep.threshold = keep_threshold(a.dropout, key, head, rows.first_row / 16);
+      draw(keep, a.dropout, {key, head, rows.first_row, first});
+    }
+    const bool whole = rows.rows == 16 && first + kTile <= keys.length;
+    if (whole)
+      gradients_of_scores<kDropout, true>(p, ds, keep, lse, delta, valid, kTile, a.scale * kLog2e, keep_scale(a.dropout));
+    else
+      gradients_of_scores<kDropout, false>(p, ds, keep, lse, delta, valid, keys.length - first, a.scale * kLog2e, keep_scale(a.dropout));
+    put_fragments(weights, own, p);
+    put_fragments(d_scores, own, ds);
+    __syncthreads();
+    add_transposed_product<D>(dv, weights, own, stage_do(i));
+    add_transposed_product<D>(dk, d_scores, own, stage_q(i));
+    __syncthreads();
   }
   ptx::copy_async_wait<0>();
   const float by_scale[2] = {a.scale, a.scale}, by_one[2] = {1, 1};
@@ -119,55 +121,56 @@ __global__ void __launch_bounds__(kAttentionThreads) attention_key_gradient_kern
   if (a.dv) store_rows<D>(head_rows(a.dv.to, keys.first, head, D), first + own, keys.length, dv, by_one, a.dv.into);
 }
 
-// attention_query_gradient_kernel: one block computes dq of 64 queries of one head.
+// attention_query_gradient_kernel: one block computes dq of 16 queries a warp of one head; they read the same keys.
 // in   q, k, v, d_o (tokens, H·D) bf16, lse, delta (H, tokens)      out  dq (tokens, H·D)
-// grid (query tiles of the longest · B, H)   block 128 = 4 warps of 16 rows   shared (2 + 2·2)·64·D·2 bytes
+// grid (strips / 4, H)   block 128 = 4 warps of 16 rows   shared (2 + 2·2)·64·D·2 bytes
 // deterministic: key tiles in order; no keys: dq = 0
 template <int D, bool kDropout>
-__global__ void __launch_bounds__(kAttentionThreads) attention_query_gradient_kernel(AttentionBackward<bf16> a, int tiles_of_longest) {
-  const std::int64_t sequence = blockIdx.x / tiles_of_longest;
-  const int first = static_cast<int>(blockIdx.x % tiles_of_longest) * kTile, head = static_cast<int>(blockIdx.y);
-  const Span queries = span_of(a.queries, sequence), keys = span_of(a.keys, keys_of(a.queries, sequence));
-  if (first >= queries.length) return;
-  const int own = warp_of_block() * 16, g = lane_of_warp() / 4;
+__global__ void __launch_bounds__(kAttentionThreads) attention_query_gradient_kernel(AttentionBackward<bf16> a) {
+  const kernels::Strip* const strips = a.queries.strips.all + std::int64_t{kAttentionWarps} * blockIdx.x;
+  if (strips[0].sequence < 0) return;
+  const kernels::Strip rows = strips[warp_of_block()];  // a warp without rows shares in what its block loads
+  const Span keys = span_of(a.keys, keys_of(a.queries, strips[0].sequence));
+  const int head = static_cast<int>(blockIdx.y), own = warp_of_block() * 16, g = lane_of_warp() / 4;
+  const std::uint64_t key = a.queries.keys[max(rows.sequence, 0)];
   bf16* const shared = ptx::dynamic_shared<bf16>();
   constexpr int kElements = HeadTile<D>::kElements;
-  const HeadTile<D> q{shared}, d_o{shared + kElements};
+  const Tile<16, D> q{shared + own * D}, d_o{shared + kElements + own * D};
   const auto stage_k = [&](int i) { return HeadTile<D>{shared + (2 + 2 * (i & 1)) * kElements}; };
   const auto stage_v = [&](int i) { return HeadTile<D>{shared + (3 + 2 * (i & 1)) * kElements}; };
-  const auto q_rows = head_rows(a.q, queries.first, head, D), do_rows = head_rows(a.d_o, queries.first, head, D);
+  const auto q_rows = head_rows(a.q, rows.token, head, D), do_rows = head_rows(a.d_o, rows.token, head, D);
   const auto k_rows = head_rows(a.k, keys.first, head, D), v_rows = head_rows(a.v, keys.first, head, D);
   const auto load = [&](int i) {
     stage_k(i).template load<kAttentionThreads>(k_rows.row(i * kTile), k_rows.stride, keys.length - i * kTile);
     stage_v(i).template load<kAttentionThreads>(v_rows.row(i * kTile), v_rows.stride, keys.length - i * kTile);
   };
   const int tiles = (keys.length + kTile - 1) / kTile;
-  q.template load<kAttentionThreads>(q_rows.row(first), q_rows.stride, queries.length - first);
-  d_o.template load<kAttentionThreads>(do_rows.row(first), do_rows.stride, queries.length - first);
+  q.load_by_warp(q_rows.row(0), q_rows.stride, rows.rows);
+  d_o.load_by_warp(do_rows.row(0), do_rows.stride, rows.rows);
   if (tiles > 0) load(0);
   ptx::copy_async_commit();
   float lse[2] = {0, 0}, delta[2] = {0, 0};
   bool valid[2];
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
-    const int row = first + own + g + 8 * half;
-    valid[half] = row < queries.length;
-    const std::int64_t at = head * a.q.rows + queries.first + row;
+    const int row = g + 8 * half;
+    valid[half] = row < rows.rows;
+    const std::int64_t at = head * a.q.rows + rows.token + row;
     if (valid[half]) lse[half] = a.lse[at] * kLog2e, delta[half] = a.workspace[at];
   }
   Fragment<D / 8> dq{};
   KeepStrip keep;
-  if constexpr (kDropout) keep.threshold = keep_threshold(a.dropout, a.queries.keys[sequence], head, (first + own) / 16);
+  if constexpr (kDropout) keep.threshold = keep_threshold(a.dropout, key, head, rows.first_row / 16);
   for (int i = 0; i < tiles; ++i) {
     if (i + 1 < tiles) load(i + 1);
     ptx::copy_async_commit();
     ptx::copy_async_wait<1>();
     __syncthreads();
     Fragment<8> s, ds;
-    product_of_rows<D>(s, q, own, stage_k(i));
-    product_of_rows<D>(ds, d_o, own, stage_v(i));
-    if constexpr (kDropout) draw(keep, a.dropout, {a.queries.keys[sequence], head, first + own, i * kTile});
-    if (first + kTile <= queries.length && (i + 1) * kTile <= keys.length) {
+    product_of_rows<D>(s, q, 0, stage_k(i));
+    product_of_rows<D>(ds, d_o, 0, stage_v(i));
+    if constexpr (kDropout) draw(keep, a.dropout, {key, head, rows.first_row, i * kTile});
+    if (rows.rows == 16 && (i + 1) * kTile <= keys.length) {
       gradients_of_scores<kDropout, true>(s, ds, keep, lse, delta, valid, kTile, a.scale * kLog2e, keep_scale(a.dropout));
     } else {
       gradients_of_scores<kDropout, false>(s, ds, keep, lse, delta, valid, keys.length - i * kTile, a.scale * kLog2e,
@@ -178,7 +181,7 @@ __global__ void __launch_bounds__(kAttentionThreads) attention_query_gradient_ke
   }
   ptx::copy_async_wait<0>();
   const float by_scale[2] = {a.scale, a.scale};
-  store_rows<D>(head_rows(a.dq.to, queries.first, head, D), first + own, queries.length, dq, by_scale, a.dq.into);
+  store_rows<D>(head_rows(a.dq.to, rows.token, head, D), 0, rows.rows, dq, by_scale, a.dq.into);
 }
 
 // ---- float, and rows that are not aligned: one warp a row of a gradient, a lane D/32 of its columns
@@ -269,22 +272,21 @@ __global__ void __launch_bounds__(kAttentionThreads) attention_key_gradient_plai
 Grid by_rows(std::int64_t rows, int heads) {
   return {dim3(static_cast<unsigned>(ceil_div(rows, kAttentionWarps)), static_cast<unsigned>(heads)), dim3(kAttentionThreads)};
 }
-Grid by_tiles(const PackingView& packing, int tiles, int heads, std::size_t shared) {
-  return {dim3(static_cast<unsigned>(tiles * packing.sequences), static_cast<unsigned>(heads)), dim3(kAttentionThreads), shared};
+Grid by_strips(const PackingView& packing, int heads, std::size_t shared) {
+  return {dim3(static_cast<unsigned>(packing.strips.count / kAttentionWarps), static_cast<unsigned>(heads)), dim3(kAttentionThreads),
+          shared};
 }
 
 template <int D, bool kDropout>
 void run_tiles(const Queue& queue, const AttentionBackward<bf16>& a) {
-  const auto key_tiles = static_cast<int>(ceil_div(a.keys.longest, kTile)),
-             query_tiles = static_cast<int>(ceil_div(a.queries.longest, kTile));
   constexpr std::size_t kTiles = 6 * HeadTile<D>::kBytes;
   if (a.dk || a.dv) {
     launch("attention_key_gradient_kernel", attention_key_gradient_kernel<D, kDropout>,
-           by_tiles(a.keys, key_tiles, a.heads, kTiles + 2 * ScoreTile::kBytes), queue, a, key_tiles);
+           by_strips(a.keys, a.heads, kTiles + 2 * ScoreTile::kBytes), queue, a);
   }
   if (a.dq) {
-    launch("attention_query_gradient_kernel", attention_query_gradient_kernel<D, kDropout>,
-           by_tiles(a.queries, query_tiles, a.heads, kTiles), queue, a, query_tiles);
+    launch("attention_query_gradient_kernel", attention_query_gradient_kernel<D, kDropout>, by_strips(a.queries, a.heads, kTiles), queue,
+           a);
   }
 }
 

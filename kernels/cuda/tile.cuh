@@ -28,6 +28,13 @@ struct Tile {
       ptx::copy_async_16(chunk(row, c), from + (valid ? row * stride + c * 8 : 0), valid);
     }
   }
+  // The same by one warp alone.
+  __device__ void load_by_warp(const bf16* from, std::int64_t stride, int valid_rows) const {
+    for (int i = static_cast<int>(threadIdx.x) & 31; i < kRows * kChunks; i += 32) {
+      const int row = i / kChunks, c = i % kChunks;
+      ptx::copy_async_16(chunk(row, c), from + (row < valid_rows ? row * stride + c * 8 : 0), row < valid_rows);
+    }
+  }
   // A operand: rows row … row + 15, columns k … k + 15.
   __device__ void a(std::uint32_t (&r)[4], int row, int k) const {
     const int lane = static_cast<int>(threadIdx.x) & 31;
