@@ -38,12 +38,24 @@ cases() { # a device that is not found skips them, which is no success
   ! "$tests" --gtest_brief=1 --gtest_filter='LaneMap*' | grep -q SKIPPED
 }
 
-sanitizer() { # TOOL
+sanitizer() { # TOOL [CASES]
   local program
   program=$(command -v compute-sanitizer || ls /usr/local/cuda*/bin/compute-sanitizer 2>/dev/null | head -n 1)
   [[ -n $program ]] || { echo "compute-sanitizer is not on this machine"; return 3; }
   "$program" --tool "$1" --error-exitcode 1 "$tests" --gtest_brief=1 \
-    --gtest_filter='*odd_sizes*:*whole_16_bytes:*ragged*:*padded_table*:*several_tiles:*ties*:*parameters*:*norm__clipped*'
+    --gtest_filter="${2-*odd_sizes*:*whole_16_bytes:*ragged*:*padded_table*:*several_tiles:*ties*:*parameters*:*norm__clipped*}"
+}
+
+# Attention by Hopper's own instructions, which is off unless asked for.
+hopper() { # cases | memcheck | kernels | steps
+  "$bin/langcell" info | grep 'cuda:0' | grep -q 'capability 9.0' || { echo "this device is not of compute capability 9.0"; return 3; }
+  export LANGCELL_SM90=1
+  case $1 in
+    cases) "$tests" --gtest_brief=1 --gtest_filter='*_attention_*' ;;
+    memcheck) sanitizer memcheck '*_attention_self__ragged__64*:*_attention_many_queries*:*_attention_cross__no_keys*' ;;
+    kernels) "$kernels" --device cuda --bf16 --cold --filter 'attention /' --json "$out/kernels-sm90.json" ;;
+    steps) steps -sm90 ;;
+  esac
 }
 
 # Losses of the same run on both devices, step by step, in float.
@@ -62,12 +74,12 @@ training() {
 }
 losses() { grep -o '"loss":[0-9.eE+-]*' "$1/train.jsonl" | cut -d: -f2; }
 
-steps() {
+steps() { # [SUFFIX of the files]
   local corpus=$data/lengths.h5 mode
   [[ -f $corpus ]] || { echo "no $corpus (a bundle has one)"; return 3; }
   for mode in "" --dropout --forward; do
     "$step" "$corpus" --device cuda --bf16 --preset langcell --tokens 2048 --cells 256 --batch 32 --repeats 3 ${mode:+"$mode"} \
-      --json "$out/step${mode#-}.json" || return 1
+      --json "$out/step${mode#-}${1-}.json" || return 1
   done
 }
 
@@ -75,8 +87,8 @@ peers() {
   python3 -c 'import torch, sys; sys.exit(not torch.cuda.is_available())' || { echo "no PyTorch with CUDA on this machine"; return 3; }
   python3 "$peers/torch_kernels.py" --json "$out/torch.json"
 }
-export -f cases sanitizer training losses steps peers
-export out bin data tests step peers
+export -f cases hopper sanitizer training losses steps peers
+export out bin data tests kernels step peers
 
 run cases 150 bash -c cases
 run memcheck 90 bash -c 'sanitizer memcheck'
@@ -84,6 +96,10 @@ run racecheck 90 bash -c 'sanitizer racecheck'
 run training 60 bash -c training
 run kernels_bf16 90 "$kernels" --device cuda --bf16 --cold --json "$out/kernels.json"
 run steps 90 bash -c steps
+run hopper_cases 60 bash -c 'hopper cases'
+run hopper_memcheck 60 bash -c 'hopper memcheck'
+run hopper_kernels 30 bash -c 'hopper kernels'
+run hopper_steps 60 bash -c 'hopper steps'
 run pytorch 60 bash -c peers
 
 device=$("$bin/langcell" info | sed -n 's/.*cuda:0: //p')
@@ -95,7 +111,7 @@ version=$(cat "$here/version" 2>/dev/null || git -C "$here" rev-parse HEAD 2>/de
     printf '%s\n  {"name": "%s", "exit_code": %s, "seconds": %s}' "$([[ $i == 0 ]] || echo ,)" "${names[i]}" "${codes[i]}" "${times[i]}"
   done
   printf ']'
-  for file in kernels step step-dropout step-forward torch; do
+  for file in kernels step step-dropout step-forward kernels-sm90 step-sm90 step-dropout-sm90 step-forward-sm90 torch; do
     [[ ! -s $out/$file.json ]] || printf ',\n "%s": %s' "$file" "$(cat "$out/$file.json")"
   done
   printf '}\n'
@@ -106,7 +122,8 @@ version=$(cat "$here/version" 2>/dev/null || git -C "$here" rev-parse HEAD 2>/de
   echo
   tail -n 2 "$out/cases.log"
   tail -n 1 "$out/training.log"
-  cat "$out/kernels_bf16.log" "$out/steps.log" "$out/pytorch.log"
+  tail -n 2 "$out/hopper_cases.log"
+  cat "$out/kernels_bf16.log" "$out/steps.log" "$out/hopper_kernels.log" "$out/hopper_steps.log" "$out/pytorch.log"
 } >"$out/summary.txt" 2>/dev/null
 echo "gpu_check: $out/summary.txt, $out/summary.json; $SECONDS s"
 for code in "${codes[@]}"; do [[ $code == 0 || $code == 3 ]] || exit 1; done
