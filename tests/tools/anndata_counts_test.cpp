@@ -98,7 +98,7 @@ TEST_F(AnnDataCounts, XIsReadWhenItIsCounts) {
   const CountMatrix found = open();
   EXPECT_EQ(found.source(), "X");
   EXPECT_EQ(found.gene_ids(), test::gene_ids(kGenes));
-  EXPECT_EQ(found.cell_names(), test::cell_names(kCells));
+  EXPECT_EQ(found.cells().names(), test::cell_names(kCells));
   EXPECT_DOUBLE_EQ(std::accumulate(found.gene_totals().begin(), found.gene_totals().end(), 0.0),
                    std::accumulate(counts_.values.begin(), counts_.values.end(), 0.0));
   EXPECT_TRUE(found.warnings().empty());
@@ -346,9 +346,9 @@ TEST(RealCells, OfThePbmcFileAreReadWhole) {
   EXPECT_EQ(found.n_cells(), 2111u);
   EXPECT_EQ(found.n_genes(), 32738u);
   EXPECT_EQ(found.source(), "X");
-  const Categorical types = found.obs("cell_type");
+  const Categorical types = found.cells().categorical("cell_type");
   EXPECT_EQ(types.categories.size(), 9u);
-  const std::vector<double> stored = found.obs_numbers("n_counts");
+  const std::vector<double> stored = found.cells().numbers("n_counts");
   found.for_each_block(500, [&](const CsrBlock& block) {
     const std::vector<float> sums = n_counts_of(block.view());
     for (size_t row = 0; row < sums.size(); ++row) ASSERT_EQ(sums[row], static_cast<float>(stored[block.first + row])) << block.first + row;

@@ -152,8 +152,8 @@ TEST_F(AnnDataWriting, AFreshFileHasCountsNamesAndColumns) {
   writer.commit();
   const CountMatrix found = open_counts(out_);
   EXPECT_EQ(found.gene_names(), symbols);
-  EXPECT_EQ(found.cell_names(), test::cell_names(kCells));
-  EXPECT_EQ(found.obs("type").categories, Texts{"x"});
+  EXPECT_EQ(found.cells().names(), test::cell_names(kCells));
+  EXPECT_EQ(found.cells().categorical("type").categories, Texts{"x"});
   EXPECT_EQ(found.read_rows(0, kCells).values, source.read_rows(0, kCells).values);
   EXPECT_EQ(found.read_rows(0, kCells).genes, source.read_rows(0, kCells).genes);
 }

@@ -117,7 +117,8 @@ Choice choose(const Hdf5& file, const Frame& obs, const CountsOptions& options) 
 void complete_names(const Hdf5& file, GeneIds& genes) {
   if (std::any_of(genes.names.begin(), genes.names.end(), [](const std::string& name) { return !name.empty(); })) return;
   const Frame all(file.at("var"));
-  const std::vector<std::string> ids = all.index(), names = gene_names_of(all);
+  const GeneTable table = gene_table_of(all);
+  const std::vector<std::string>&ids = table.index, &names = table.symbols;
   std::unordered_map<std::string, std::string> by_id;
   for (size_t i = 0; i < names.size(); ++i) by_id.emplace(without_version(ids[i]), names[i]);
   for (size_t i = 0; i < genes.ids.size(); ++i)
@@ -131,12 +132,21 @@ CsrBlock CountMatrix::read_rows(std::uint64_t begin, std::uint64_t end) const {
   return matrix_->read_rows(begin, end);
 }
 
-CountMatrix open_counts(const std::filesystem::path& path, const CountsOptions& options) {
+void CountMatrix::name_genes(const GeneTable& table, const CountsOptions& options) {
+  genes_ = choose_gene_ids(table, options.gene_names, options.known_genes);
+}
+
+CountMatrix CountMatrix::of_anndata(const std::filesystem::path& path, const CountsOptions& options) {
+  if (!options.tenx.genome.empty() || options.tenx.min_counts >= 0)
+    throw UsageError(fmt::format("{}: --genome and --min-counts are for files of 10x", path.string()));
   const Hdf5 file = Hdf5::open(path);
-  if (!file.has("obs") || !file.has("var")) throw DataError(fmt::format("{}: has no obs and var, so it is no .h5ad file", path.string()));
-  CountMatrix counts(path.string(), Frame(file.at("obs")));
-  if (counts.obs_.rows() == 0) throw DataError(fmt::format("{}: holds no cells", file.where("obs")));
-  Choice choice = choose(file, counts.obs_, options);
+  if (!file.has("obs") || !file.has("var"))
+    throw DataError(
+        fmt::format("{}: has no obs and var, so it is no .h5ad file, and no matrix/barcodes, so it is none of 10x", path.string()));
+  const Frame obs(file.at("obs"));
+  CountMatrix counts(path.string(), CellTable(obs));
+  if (obs.rows() == 0) throw DataError(fmt::format("{}: holds no cells", file.where("obs")));
+  Choice choice = choose(file, obs, options);
   counts.matrix_ = choice.matrix;
   counts.source_ = choice.candidate.matrix;
   counts.totals_ = std::move(choice.survey.gene_totals);
@@ -153,12 +163,40 @@ CountMatrix open_counts(const std::filesystem::path& path, const CountsOptions& 
     counts.warnings_.push_back(
         fmt::format("{} is stored by genes (CSC): it is turned in memory, 8 bytes for each value that is not zero", counts.source_));
 
-  const Frame var(file.at(choice.candidate.var));
-  counts.genes_ = choose_gene_ids(var, options.gene_names, options.known_genes);
+  counts.name_genes(gene_table_of(Frame(file.at(choice.candidate.var))), options);
   if (choice.candidate.var != "var") complete_names(file, counts.genes_);
+  return counts;
+}
+
+CountMatrix CountMatrix::of_tenx(const std::filesystem::path& path, const CountsOptions& options) {
+  if (!options.layer.empty()) throw UsageError(fmt::format("{}: --layer is for .h5ad files; one of 10x has one matrix", path.string()));
+  TenX tenx = open_tenx(path, options.tenx);
+  if (tenx.barcodes.empty()) throw DataError(fmt::format("{}: holds no cells", path.string()));
+  Survey found = survey(*tenx.matrix, options.fractional);
+  const bool corrected = found.verdict == Survey::Verdict::corrected && options.fractional == FractionalCounts::accept;
+  if (found.verdict != Survey::Verdict::counts && !corrected)
+    throw DataError(fmt::format("{}: no counts ({})", path.string(), found.reason));
+  CountMatrix counts(path.string(), CellTable(path.string(), std::move(tenx.barcodes)));
+  counts.from_anndata_ = false;
+  counts.matrix_ = std::move(tenx.matrix), counts.source_ = "matrix", counts.totals_ = std::move(found.gene_totals);
+  counts.notes_.push_back(
+      fmt::format("counts: 10x matrix ({}, {} cells × {} genes)", counts.matrix_->form(), counts.n_cells(), counts.n_genes()));
+  counts.notes_.insert(counts.notes_.end(), tenx.notes.begin(), tenx.notes.end());
+  if (corrected) counts.warnings_.push_back("the matrix holds corrected counts (fractions), read as they are");
+  counts.name_genes({tenx.where, "features", std::move(tenx.ids), std::move(tenx.names)}, options);
+  return counts;
+}
+
+CountMatrix open_counts(const std::filesystem::path& path, const CountsOptions& options) {
+  CountMatrix counts = is_tenx(path) ? CountMatrix::of_tenx(path, options) : CountMatrix::of_anndata(path, options);
   counts.notes_.insert(counts.notes_.end(), counts.genes_.notes.begin(), counts.genes_.notes.end());
   counts.warnings_.insert(counts.warnings_.end(), counts.genes_.warnings.begin(), counts.genes_.warnings.end());
   return counts;
+}
+
+CellTable open_cells(const std::filesystem::path& path, const TenXOptions& options) {
+  if (is_tenx(path)) return {path.string(), tenx_barcodes(path, options.genome)};
+  return CellTable(Frame(Hdf5::open(path).at("obs")));
 }
 
 Coverage coverage(const CountMatrix& counts, std::span<const std::string> vocabulary) {

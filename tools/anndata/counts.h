@@ -1,5 +1,5 @@
-// The counts of an annotated file: which matrix they are, whose genes they are, read by blocks of cells. What is decided is said in
-// notes().
+// The counts of a file (.h5ad, or of 10x: .h5, MTX folder): which matrix they are, whose genes they are, read by blocks of cells. What is
+// decided is said in notes().
 #pragma once
 #include <algorithm>
 #include <cstdint>
@@ -10,10 +10,11 @@
 #include <string_view>
 #include <vector>
 
-#include "tools/anndata/frame.h"
+#include "tools/anndata/cells.h"
 #include "tools/anndata/genes.h"
 #include "tools/anndata/matrix.h"
 #include "tools/anndata/survey.h"
+#include "tools/anndata/tenx.h"
 
 namespace lc {
 
@@ -22,6 +23,7 @@ struct CountsOptions {
   FractionalCounts fractional = FractionalCounts::refuse;
   GeneNames gene_names = GeneNames::refuse;
   std::vector<KnownGene> known_genes = {};  // where gene names are looked up
+  TenXOptions tenx = {};
 };
 
 class CountMatrix {
@@ -42,17 +44,19 @@ class CountMatrix {
     for (std::uint64_t begin = 0; begin < n_cells(); begin += rows) f(read_rows(begin, std::min(begin + rows, n_cells())));
   }
 
-  std::vector<std::string> cell_names() const { return obs_.index(); }
-  const std::vector<std::string>& obs_columns() const { return obs_.columns(); }
-  Categorical obs(std::string_view column) const { return obs_.categorical(column); }
-  std::vector<double> obs_numbers(std::string_view column) const { return obs_.numbers(column); }
+  const CellTable& cells() const { return cells_; }
+  bool from_anndata() const { return from_anndata_; }
 
  private:
   friend CountMatrix open_counts(const std::filesystem::path& path, const CountsOptions& options);
-  CountMatrix(std::string path, Frame obs) : path_(std::move(path)), obs_(std::move(obs)) {}
+  CountMatrix(std::string path, CellTable cells) : path_(std::move(path)), cells_(std::move(cells)) {}
+  static CountMatrix of_anndata(const std::filesystem::path& path, const CountsOptions& options);
+  static CountMatrix of_tenx(const std::filesystem::path& path, const CountsOptions& options);
+  void name_genes(const GeneTable& table, const CountsOptions& options);
 
   std::string path_, source_;
-  Frame obs_;
+  CellTable cells_;
+  bool from_anndata_ = true;
   std::shared_ptr<const CellMatrix> matrix_;
   GeneIds genes_;
   std::vector<double> totals_;
@@ -62,6 +66,8 @@ class CountMatrix {
 // Reads every value of the chosen matrix once. DataError: no cells, nothing that is counts (with the reason for each candidate), foreign
 // genes.
 CountMatrix open_counts(const std::filesystem::path& path, const CountsOptions& options = {});
+
+CellTable open_cells(const std::filesystem::path& path, const TenXOptions& options = {});  // before --min-counts leaves any out
 
 // How much of the file a vocabulary (Ensembl ids) knows.
 Coverage coverage(const CountMatrix& counts, std::span<const std::string> vocabulary);

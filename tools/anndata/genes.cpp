@@ -117,24 +117,29 @@ std::optional<std::string> foreign_species(std::string_view id) {
   return fmt::format("another species ({}…)", prefix);
 }
 
-std::vector<std::string> gene_names_of(const Frame& var) {
-  for (const char* column : kNameColumns)
-    if (var.has(column)) return var.strings(column);
-  return {};
+GeneTable gene_table_of(const Frame& var) {
+  GeneTable table{var.group().where(), var.group().name(), var.index(), {}};
+  for (const char* column : kNameColumns) {
+    if (!var.has(column)) continue;
+    table.symbols = var.strings(column);
+    break;
+  }
+  for (const char* column : kIdColumns)
+    if (var.has(column) && is_text(var, column)) table.id_columns.emplace_back(column, var.strings(column));
+  return table;
 }
 
-GeneIds choose_gene_ids(const Frame& var, GeneNames gene_names, std::span<const KnownGene> known) {
+GeneIds choose_gene_ids(const GeneTable& var, GeneNames gene_names, std::span<const KnownGene> known) {
   GeneIds out;
-  const std::string table = var.group().where();
-  const std::vector<std::string> index = var.index();
+  const std::string& table = var.where;
+  const std::vector<std::string>& index = var.index;
   std::vector<std::string> chosen = index, tried;
   out.source = "index";
   double share = share_of_ensembl(chosen);
   tried.push_back(fmt::format("index {}", percent(share)));
-  for (const char* column : kIdColumns) {
+  for (const auto& [column, ids] : var.id_columns) {
     if (share >= kEnoughIds) break;
-    if (!var.has(column) || !is_text(var, column)) continue;
-    chosen = var.strings(column);
+    chosen = ids;
     share = share_of_ensembl(chosen);
     out.source = column;
     tried.push_back(fmt::format("{} {}", column, percent(share)));
@@ -142,11 +147,11 @@ GeneIds choose_gene_ids(const Frame& var, GeneNames gene_names, std::span<const 
   if (share >= kEnoughIds) {
     refuse_other_species(chosen, table, out);
     for (const std::string& id : chosen) out.ids.push_back(without_version(id));
-    out.names = out.source == "index" ? gene_names_of(var) : index;
-    out.notes.push_back(fmt::format("gene ids: {} {} ({} Ensembl ids)", var.group().name(), out.source, percent(share)));
+    out.names = out.source == "index" ? var.symbols : index;
+    out.notes.push_back(fmt::format("gene ids: {} {} ({} Ensembl ids)", var.name, out.source, percent(share)));
   } else if (gene_names == GeneNames::accept && !known.empty()) {
     out.source = "index (gene names)";
-    look_up_names(index, known, out);
+    look_up_names(var.symbols.empty() || var.name != "features" ? index : var.symbols, known, out);
   } else {
     throw DataError(
         fmt::format("{}: no column of Ensembl gene ids (share of Ensembl ids: {}; first entries: {}); {}", table, fmt::join(tried, ", "),

@@ -29,11 +29,16 @@ bool is_ensembl_gene(std::string_view id);                        // of any spec
 std::string without_version(std::string_view id);                 // ENSG00000000003.15 → ENSG00000000003
 std::optional<std::string> foreign_species(std::string_view id);  // "mouse (Mus musculus)" for ENSMUSG…; nothing for human
 
-std::vector<std::string> gene_names_of(const Frame& var);  // the first column of symbols there is; empty: none
+struct GeneTable {                                                                // what a file says of its genes, column by column
+  std::string where, name;                                                        // for messages
+  std::vector<std::string> index, symbols;                                        // symbols: empty where there are none
+  std::vector<std::pair<std::string, std::vector<std::string>>> id_columns = {};  // that may hold Ensembl ids, in the order to look
+};
+GeneTable gene_table_of(const Frame& var);
 
 // The index, then gene_ids, ensembl_id, gene_id, feature_id: the first with at least half Ensembl ids. DataError: another species, or
 // symbols while refused.
-GeneIds choose_gene_ids(const Frame& var, GeneNames gene_names, std::span<const KnownGene> known);
+GeneIds choose_gene_ids(const GeneTable& var, GeneNames gene_names, std::span<const KnownGene> known);
 
 struct Coverage {
   std::uint64_t columns = 0, matched = 0, vocabulary = 0, present = 0;

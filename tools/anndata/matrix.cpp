@@ -15,39 +15,6 @@ namespace {
 
 constexpr std::uint64_t kSliceItems = std::uint64_t{1} << 22;  // what is read at once where a whole object is passed through
 
-// Brings rows into the form CsrBlock promises; most files have it already, and then only the entries move up.
-void tidy(CsrBlock& block) {
-  std::vector<std::pair<std::int32_t, float>> row;
-  size_t out = 0;
-  const auto keep = [&](std::int32_t gene, float value) {
-    if (value == 0.0f) return;
-    block.genes[out] = gene;
-    block.values[out++] = value;
-  };
-  for (size_t r = 0, begin = 0; r < block.rows(); ++r) {
-    const size_t end = block.begin_of(r + 1);
-    const auto genes = std::span(block.genes).subspan(begin, end - begin);
-    block.offsets[r] = static_cast<std::int64_t>(out);
-    if (std::adjacent_find(genes.begin(), genes.end(), std::greater_equal<>()) == genes.end()) {
-      for (size_t i = begin; i < end; ++i) keep(block.genes[i], block.values[i]);
-    } else {
-      row.clear();
-      for (size_t i = begin; i < end; ++i) row.emplace_back(block.genes[i], block.values[i]);
-      std::stable_sort(row.begin(), row.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
-      for (size_t i = 0; i < row.size();) {
-        const std::int32_t gene = row[i].first;
-        float sum = row[i].second;
-        while (++i < row.size() && row[i].first == gene) sum += row[i].second;
-        keep(gene, sum);
-      }
-    }
-    begin = end;
-  }
-  block.offsets.back() = static_cast<std::int64_t>(out);
-  block.genes.resize(out);
-  block.values.resize(out);
-}
-
 struct SparseParts {
   explicit SparseParts(const Hdf5& group) : data(group.at("data")), indices(group.at("indices")), where(group.where()) {
     pointers = group.at("indptr").read<std::int64_t>();
@@ -175,6 +142,41 @@ class DenseMatrix final : public CellMatrix {
 };
 
 }  // namespace
+
+// Brings rows into the form CsrBlock promises; most files have it already, and then only the entries move up.
+void tidy(CsrBlock& block) {
+  std::vector<std::pair<std::int32_t, float>> row;
+  size_t out = 0;
+  const auto keep = [&](std::int32_t gene, float value) {
+    if (value == 0.0f) return;
+    block.genes[out] = gene;
+    block.values[out++] = value;
+  };
+  for (size_t r = 0, begin = 0; r < block.rows(); ++r) {
+    const size_t end = block.begin_of(r + 1);
+    const auto genes = std::span(block.genes).subspan(begin, end - begin);
+    block.offsets[r] = static_cast<std::int64_t>(out);
+    if (std::adjacent_find(genes.begin(), genes.end(), std::greater_equal<>()) == genes.end()) {
+      for (size_t i = begin; i < end; ++i) keep(block.genes[i], block.values[i]);
+    } else {
+      row.clear();
+      for (size_t i = begin; i < end; ++i) row.emplace_back(block.genes[i], block.values[i]);
+      std::stable_sort(row.begin(), row.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
+      for (size_t i = 0; i < row.size();) {
+        const std::int32_t gene = row[i].first;
+        float sum = row[i].second;
+        while (++i < row.size() && row[i].first == gene) sum += row[i].second;
+        keep(gene, sum);
+      }
+    }
+    begin = end;
+  }
+  block.offsets.back() = static_cast<std::int64_t>(out);
+  block.genes.resize(out);
+  block.values.resize(out);
+}
+
+std::unique_ptr<CellMatrix> open_csr(const Hdf5& group, SparseShape shape) { return std::make_unique<CsrMatrix>(group, shape); }
 
 bool is_csc(const Hdf5& group) { return encoding_of(group) == "csc_matrix" || group.text_or("h5sparse_format", "") == "csc"; }
 

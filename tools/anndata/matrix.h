@@ -49,6 +49,9 @@ std::unique_ptr<CellMatrix> open_matrix(const Hdf5& object);
 struct SparseShape {
   std::uint64_t rows, columns;
 };
+std::unique_ptr<CellMatrix> open_csr(const Hdf5& group,
+                                     SparseShape shape);  // data, indices, indptr by cell, whatever the group calls itself
+void tidy(CsrBlock& block);                               // rows in any order, with zeros and repeats, to what CsrBlock promises
 bool is_csc(const Hdf5& group);
 SparseShape sparse_shape(const Hdf5& group);  // also of anndata ≤ 0.7's h5sparse groups
 

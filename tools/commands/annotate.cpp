@@ -11,6 +11,7 @@
 #include "tools/commands/cell_run.h"
 #include "tools/commands/command.h"
 #include "tools/commands/counts_flags.h"
+#include "tools/commands/results.h"
 
 namespace lc {
 namespace {
@@ -62,7 +63,7 @@ nlohmann::ordered_json facts(const Flags& f, const LoadedModel& model, const Tex
           {"score_note", "a score is comparable only within one list of texts"}};
 }
 
-void write(AnnDataWriter& out, const Flags& f, const LoadedModel& model, const Texts& texts, const CellRun& run, const Labels& labels) {
+void write(Results& out, const Flags& f, const LoadedModel& model, const Texts& texts, const CellRun& run, const Labels& labels) {
   std::vector<std::string> names;
   for (const LabelTexts& l : texts.labels) names.push_back(l.label);
   const auto key = [&](const std::string& column) { return f.prefix + "_" + column; };
@@ -88,7 +89,8 @@ void write(AnnDataWriter& out, const Flags& f, const LoadedModel& model, const T
   out.obs(key("reason"), categorical_of(labels.reason));
   std::vector<std::string> terms;
   for (const LabelTexts& l : texts.labels) terms.push_back(l.ontology_id);
-  const bool stale = !keys_present(f.input, std::vector<std::string>{"obs/" + key("ontology_term_id")}).empty();  // of other texts
+  const bool stale =
+      !is_tenx(f.input) && !keys_present(f.input, std::vector<std::string>{"obs/" + key("ontology_term_id")}).empty();  // of other texts
   if (stale || std::any_of(terms.begin(), terms.end(), [](const std::string& t) { return !t.empty(); })) {
     std::vector<std::string> of_cell;
     for (const std::int32_t l : labels.label) of_cell.push_back(l < 0 ? "" : terms[l]);
@@ -139,33 +141,25 @@ void summarise(const Flags& f, const Texts& texts, const Labels& labels) {
 
 void run_annotate(const Flags& f) {
   begin(f.common);
-  if (f.out.extension() != ".h5ad") throw UsageError(fmt::format("--out: wanted a name ending in .h5ad, got '{}'", f.out.string()));
   if (f.prefix.empty() || f.prefix.find('/') != std::string::npos)
     throw UsageError(fmt::format("--prefix: wanted a name without '/', got '{}'", f.prefix));
-  refuse_same_file(f.input, f.out);
-  if (!f.overwrite) {
-    if (fs::exists(f.out)) throw UsageError(fmt::format("{}: exists already; choose another --out or add --overwrite", f.out.string()));
-    std::vector<std::string> keys = {"obsm/X_" + f.prefix, "obsm/" + f.prefix + "_scores", "uns/" + f.prefix};
-    for (const std::string& column : columns()) keys.push_back("obs/" + f.prefix + "_" + column);
-    if (const auto there = keys_present(f.input, keys); !there.empty()) {
-      throw UsageError(
-          fmt::format("{}: has {} already; choose another --prefix or add --overwrite", f.input.string(), fmt::join(there, ", ")));
-    }
-  }
+  const ResultsSetup results{f.input, f.out, f.prefix, f.overwrite ? Existing::replace : Existing::refuse};
+  std::vector<std::string> keys = {"obsm/X_" + f.prefix, "obsm/" + f.prefix + "_scores", "uns/" + f.prefix};
+  for (const std::string& column : columns()) keys.push_back("obs/" + f.prefix + "_" + column);
+  require_results_can_be_written(results, keys);
   const Texts texts = Texts::read(f.texts);
   const LoadedModel model = load_model(f.model, {.storage = precision_of(f.common, Work::inference), .queue = queue_of(f.common)});
   CellRunOptions options;
-  options.input = f.input, options.counts = counts_options(f.counts, model.facts.genes), options.low_coverage = f.counts.low_coverage(),
-  options.texts = &texts;
+  options.low_coverage = f.counts.low_coverage(), options.texts = &texts;
   options.annotate.alpha = f.alpha, options.annotate.top_k = f.top_k,
   options.annotate.temperature = static_cast<float>(model.facts.temperature);
   options.annotate.score = f.score == "logit" ? ScoreKind::logit : ScoreKind::published;
   options.say = [&](const std::string& line) { say(f.common, line); };
-  AnnDataWriter out = AnnDataWriter::copy_of(
-      f.input, f.out, f.overwrite ? Existing::replace : Existing::refuse);  // an output that cannot be written is said now
-  const CellRun run = run_cells(model, options);
+  const CountMatrix counts = open_counts(f.input, counts_options(f.counts, model.facts.genes));
+  const std::unique_ptr<Results> out = open_results(results, counts);  // what cannot be written is said now
+  const CellRun run = run_cells(model, counts, options);
   const Labels labels = labels_of(run);
-  write(out, f, model, texts, run, labels);
+  write(*out, f, model, texts, run, labels);
   summarise(f, texts, labels);
   end(f.common);
 }
@@ -177,10 +171,10 @@ void register_annotate(CLI::App& program) {
       add_command(program, "annotate", "label cells by texts the model may never have seen (scores compare only within one list of texts)",
                   "langcell annotate new.h5ad --model model --texts types.json --out labelled.h5ad");
   const auto f = std::make_shared<Flags>();
-  c->add_option("IN", f->input, "cells (.h5ad)")->required();
+  c->add_option("IN", f->input, "cells (.h5ad, 10x .h5 or MTX folder)")->required();
   c->add_option("--model", f->model, "a model folder")->required()->type_name("DIR");
   c->add_option("--texts", f->texts, "label to text, or list of texts (JSON)")->required()->type_name("T.json");
-  c->add_option("--out", f->out, "the input plus results")->required()->type_name("OUT.h5ad");
+  c->add_option("--out", f->out, "the input plus results (.h5ad), or results alone (.tsv, .tsv.gz, .npz)")->required()->type_name("OUT");
   c->add_option("--alpha", f->alpha, "weight of similarity; 1 - alpha that of matching")
       ->check(CLI::Range(0.0, 1.0))
       ->capture_default_str();

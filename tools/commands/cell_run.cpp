@@ -62,9 +62,8 @@ class Progress {
 
 }  // namespace
 
-CellRun run_cells(const LoadedModel& model, const CellRunOptions& options) {
-  const CountMatrix counts = open_counts(options.input, options.counts);
-  const std::string name = options.input.string();
+CellRun run_cells(const LoadedModel& model, const CountMatrix& counts, const CellRunOptions& options) {
+  const std::string& name = counts.path();
   for (const std::string& note : counts.notes()) options.say(fmt::format("{}: {}", name, note));
   for (const std::string& warning : counts.warnings()) warn(fmt::format("{}: {}", name, warning));
   CellRun run;

@@ -22,15 +22,13 @@ struct CellRun {                // what one pass over a file gives; n cells in t
 };
 
 struct CellRunOptions {
-  std::filesystem::path input;
-  CountsOptions counts;
   LowCoverage low_coverage = LowCoverage::refuse;
   const Texts* texts = nullptr;  // null: embed only
   AnnotateOptions annotate;
   std::function<void(const std::string&)> say = [](const std::string&) {};
 };
 
-CellRun run_cells(const LoadedModel& model, const CellRunOptions& options);
+CellRun run_cells(const LoadedModel& model, const CountMatrix& counts, const CellRunOptions& options);
 
 // What annotate writes about each cell; the names are those of the obs columns without prefix.
 struct Labels {

@@ -29,6 +29,7 @@ void register_info(CLI::App& program);
 void register_simulate(CLI::App& program);
 void register_split(CLI::App& program);
 void register_vocab(CLI::App& program);
+void register_texts(CLI::App& program);
 void register_tokenize(CLI::App& program);
 void register_pretrain(CLI::App& program);
 void register_train(CLI::App& program);

@@ -9,6 +9,10 @@ namespace lc {
 
 void add_counts_flags(CLI::App& command, CountsFlags& flags) {
   command.add_option("--layer", flags.layer, "the counts: X, raw/X or the name of a layer (default: the first that is counts)");
+  command.add_option("--genome", flags.genome, "of a 10x file with several: the one to read");
+  command.add_option("--min-counts", flags.min_counts, "of a 10x file: leave out barcodes with fewer counts")
+      ->check(CLI::Range(std::int64_t{0}, std::int64_t{1} << 40))
+      ->type_name("N");
   command.add_flag("--fractional-counts", flags.fractional_counts, "accept corrected counts that are no integers (SoupX, CellBender)");
   command.add_flag("--gene-names", flags.gene_names, "genes are given as symbols: look them up in the vocabulary");
   command.add_flag("--allow-low-coverage", flags.allow_low_coverage, "go on where the vocabulary knows too little of the file");
@@ -18,7 +22,7 @@ CountsOptions counts_options(const CountsFlags& flags) {
   if (flags.gene_names)
     throw UsageError("--gene-names: a vocabulary from data needs Ensembl ids in the file; give --genes to a command that has it");
   CountsOptions options;
-  options.layer = flags.layer;
+  options.layer = flags.layer, options.tenx = {flags.genome, flags.min_counts};
   options.fractional = flags.fractional_counts ? FractionalCounts::accept : FractionalCounts::refuse;
   return options;
 }

@@ -11,7 +11,8 @@
 namespace lc {
 
 struct CountsFlags {
-  std::string layer;
+  std::string layer, genome;
+  std::int64_t min_counts = -1;
   bool fractional_counts = false, gene_names = false, allow_low_coverage = false;
 
   LowCoverage low_coverage() const { return allow_low_coverage ? LowCoverage::accept : LowCoverage::refuse; }

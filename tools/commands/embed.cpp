@@ -6,10 +6,10 @@
 
 #include "engine/build.h"
 #include "engine/errors.h"
-#include "tools/anndata/writer.h"
 #include "tools/commands/cell_run.h"
 #include "tools/commands/command.h"
 #include "tools/commands/counts_flags.h"
+#include "tools/commands/results.h"
 
 namespace lc {
 namespace {
@@ -23,35 +23,29 @@ struct Flags {
 
 void run_embed(const Flags& f) {
   begin(f.common);
-  if (f.out.extension() != ".h5ad") throw UsageError(fmt::format("--out: wanted a name ending in .h5ad, got '{}'", f.out.string()));
-  refuse_same_file(f.input, f.out);
-  if (!f.overwrite) {
-    if (std::filesystem::exists(f.out))
-      throw UsageError(fmt::format("{}: exists already; choose another --out or add --overwrite", f.out.string()));
-    if (const auto there = keys_present(f.input, std::vector<std::string>{"obsm/X_langcell", "obsm/X_langcell_cls", "uns/langcell"});
-        !there.empty()) {
-      throw UsageError(fmt::format("{}: has {} already; add --overwrite", f.input.string(), fmt::join(there, ", ")));
-    }
-  }
+  const ResultsSetup results{f.input, f.out, "langcell", f.overwrite ? Existing::replace : Existing::refuse};
+  require_results_can_be_written(results, std::vector<std::string>{"obsm/X_langcell", "obsm/X_langcell_cls", "uns/langcell"});
+  if (f.out.string().find(".tsv") != std::string::npos)
+    throw UsageError("--out: embeddings are matrices; choose a name ending in .h5ad or .npz");
   const LoadedModel model = load_model(f.model, {.storage = precision_of(f.common, Work::inference), .queue = queue_of(f.common)});
   if (model.config().projection == 0 && !f.cls)
     throw ModelError(
         fmt::format("{}: this model has no projection, so no z; add --cls for the hidden state of position 0", f.model.string()));
   CellRunOptions options;
-  options.input = f.input, options.counts = counts_options(f.counts, model.facts.genes), options.low_coverage = f.counts.low_coverage();
+  options.low_coverage = f.counts.low_coverage();
   options.say = [&](const std::string& line) { say(f.common, line); };
-  AnnDataWriter out = AnnDataWriter::copy_of(
-      f.input, f.out, f.overwrite ? Existing::replace : Existing::refuse);  // an output that cannot be written is said now
-  const CellRun run = run_cells(model, options);
-  if (run.scores.projection > 0) out.obsm("X_langcell", run.scores.z, static_cast<std::uint64_t>(run.scores.projection));
-  if (f.cls) out.obsm("X_langcell_cls", run.scores.cls, static_cast<std::uint64_t>(model.config().cell.width));
-  out.uns("langcell", {{"version", build::kVersion},
-                       {"model_hash", model.hash},
-                       {"counts", run.counts_source},
-                       {"id_match", run.figures.id_match},
-                       {"counts_known", run.figures.counts_known},
-                       {"breadth", run.figures.breadth}});
-  out.commit();
+  const CountMatrix counts = open_counts(f.input, counts_options(f.counts, model.facts.genes));
+  const std::unique_ptr<Results> out = open_results(results, counts);  // what cannot be written is said now
+  const CellRun run = run_cells(model, counts, options);
+  if (run.scores.projection > 0) out->obsm("X_langcell", run.scores.z, static_cast<std::uint64_t>(run.scores.projection));
+  if (f.cls) out->obsm("X_langcell_cls", run.scores.cls, static_cast<std::uint64_t>(model.config().cell.width));
+  out->uns("langcell", {{"version", build::kVersion},
+                        {"model_hash", model.hash},
+                        {"counts", run.counts_source},
+                        {"id_match", run.figures.id_match},
+                        {"counts_known", run.figures.counts_known},
+                        {"breadth", run.figures.breadth}});
+  out->commit();
   if (f.common.json)
     fmt::print("{}\n",
                nlohmann::ordered_json{{"out", f.out.string()}, {"cells", run.scores.cells}, {"width", run.scores.projection}}.dump());
@@ -66,9 +60,9 @@ void register_embed(CLI::App& program) {
   CLI::App* c = add_command(program, "embed", "embed cells: unit vectors that neighbours, UMAP and clustering can use",
                             "langcell embed cells.h5ad --model model --out embedded.h5ad");
   const auto f = std::make_shared<Flags>();
-  c->add_option("IN", f->input, "cells (.h5ad)")->required();
+  c->add_option("IN", f->input, "cells (.h5ad, 10x .h5 or MTX folder)")->required();
   c->add_option("--model", f->model, "a model folder")->required()->type_name("DIR");
-  c->add_option("--out", f->out, "the input plus obsm/X_langcell")->required()->type_name("OUT.h5ad");
+  c->add_option("--out", f->out, "the input plus obsm/X_langcell (.h5ad), or the matrix alone (.npz)")->required()->type_name("OUT");
   c->add_flag("--cls", f->cls, "also obsm/X_langcell_cls, the hidden state of position 0");
   c->add_flag("--overwrite", f->overwrite, "replace an existing output and existing result keys");
   add_counts_flags(*c, f->counts);

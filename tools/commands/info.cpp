@@ -63,8 +63,13 @@ Json describe_corpus(const fs::path& path, const Flags& f) {
 
 Json describe_counts(const fs::path& path) {
   const CountMatrix m = open_counts(path);
-  return {{"what", "annotated data"}, {"cells", m.n_cells()},     {"genes", m.n_genes()},  {"counts", m.source()},
-          {"notes", m.notes()},       {"warnings", m.warnings()}, {"obs", m.obs_columns()}};
+  return {{"what", m.from_anndata() ? "annotated data" : "10x counts"},
+          {"cells", m.n_cells()},
+          {"genes", m.n_genes()},
+          {"counts", m.source()},
+          {"notes", m.notes()},
+          {"warnings", m.warnings()},
+          {"obs", m.cells().columns()}};
 }
 
 Json describe_model(const fs::path& path, const Flags& f) {
@@ -110,6 +115,7 @@ Json describe(const Flags& f) {
   if (!fs::exists(p)) throw DataError(fmt::format("{}: no such file or folder", p.string()));
   if (fs::is_directory(p)) {
     if (fs::exists(p / "config.resolved.toml") && !fs::exists(p / "config.json")) return describe_run(p);
+    if (!fs::exists(p / "config.json") && !fs::exists(p / "MANIFEST.json")) return describe_counts(p);
     return describe_model(p, f);
   }
   const Hdf5 file = Hdf5::open(p);

@@ -27,9 +27,7 @@ constexpr std::int64_t kGenesToTellApart = 200;  // cells with fewer genes may b
 
 // ---- labels, looked at in all files before a count is read
 
-Frame obs_of(const fs::path& path) { return Frame(Hdf5::open(path).at("obs")); }
-
-void require_column(const Frame& obs, const fs::path& path, const std::string& key) {
+void require_column(const CellTable& obs, const fs::path& path, const std::string& key) {
   if (obs.has(key)) return;
   throw DataError(fmt::format("{}:/obs: no column '{}'; there are: {}", path.string(), key, fmt::join(obs.columns(), ", ")));
 }
@@ -38,7 +36,7 @@ std::uint64_t check_labels(const TokenizeOptions& options) {
   std::uint64_t cells = 0;
   std::map<std::string, std::uint64_t> unknown;
   for (const fs::path& path : options.inputs) {
-    const Frame obs = obs_of(path);
+    const CellTable obs = open_cells(path, options.counts.tenx);
     cells += obs.rows();
     for (const std::string& column : options.columns) require_column(obs, path, column);
     if (options.label_key.empty()) continue;
@@ -98,7 +96,7 @@ struct Columns {  // of obs, row by row
   }
 };
 
-Columns columns_of(const Frame& obs, const TokenizeOptions& options) {
+Columns columns_of(const CellTable& obs, const TokenizeOptions& options) {
   Columns columns;
   if (!options.label_key.empty()) {
     columns.values.push_back(obs.categorical(options.label_key));
@@ -108,25 +106,6 @@ Columns columns_of(const Frame& obs, const TokenizeOptions& options) {
   for (const std::string& key : options.columns) columns.values.push_back(obs.categorical(key));
   return columns;
 }
-
-class Names {  // of cells, read by blocks where the file allows it
- public:
-  explicit Names(const Frame& obs) {
-    const Hdf5 index = obs.group().at(obs.index_name());
-    if (index.is_dataset() && index.kind() == H5Kind::text)
-      by_block_.push_back(index);
-    else
-      all_ = obs.index();
-  }
-  std::vector<std::string> read(std::uint64_t begin, std::uint64_t end) const {
-    if (!by_block_.empty()) return by_block_.front().read_strings(begin, end);
-    return {all_.begin() + static_cast<std::ptrdiff_t>(begin), all_.begin() + static_cast<std::ptrdiff_t>(end)};
-  }
-
- private:
-  std::vector<Hdf5> by_block_;
-  std::vector<std::string> all_;
-};
 
 CorpusInput report_input(const TokenizeOptions& options, const fs::path& path, const CountMatrix& counts, const CellTokenizer& tokenizer) {
   const std::string name = path.string();
@@ -140,16 +119,16 @@ CorpusInput report_input(const TokenizeOptions& options, const fs::path& path, c
   for (const std::string& line : figures.lines) options.say(fmt::format("{}: {}", name, line));
   for (const std::string& warning : figures.warnings) warn(fmt::format("{}: {}", name, warning));
   require(figures, options.low_coverage, name);
-  return {name, sha256_of_file(path), counts.source(), counts.n_cells(), figures.id_match, figures.counts_known, figures.breadth};
+  return {name,           sha256_of_file(counts_file(path)), counts.source(), counts.n_cells(), figures.id_match, figures.counts_known,
+          figures.breadth};
 }
 
 CorpusInput add_file(const TokenizeOptions& options, const fs::path& path, CorpusWriter& writer, SeenCells& seen, Tally& tally) {
   const CountMatrix counts = open_counts(path, options.counts);
   const CellTokenizer tokenizer(options.genes, counts.gene_ids(), options.max_genes);
   CorpusInput input = report_input(options, path, counts, tokenizer);
-  const Frame obs = obs_of(path);
+  const CellTable& obs = counts.cells();
   const Columns columns = columns_of(obs, options);
-  const Names names(obs);
   Progress progress(options, path.string(), counts.n_cells());
   std::vector<std::int64_t> indptr;
   counts.for_each_block(kCellsAtOnce, [&](const CsrBlock& block) {
@@ -158,7 +137,7 @@ CorpusInput add_file(const TokenizeOptions& options, const fs::path& path, Corpu
     const CellTokens tokens = tokenizer.encode(view);
     const auto prints = options.duplicates == Duplicates::drop ? tokenizer.fingerprints(view, kGenesToTellApart)
                                                                : std::vector<std::uint64_t>(block.rows(), 0);
-    const auto names_here = names.read(block.first, block.first + block.rows());
+    const auto names_here = obs.names(block.first, block.first + block.rows());
     for (size_t row = 0; row < block.rows(); ++row) {
       ++tally.read;
       if (prints[row] != 0 && !seen.insert(prints[row])) {
@@ -290,7 +269,7 @@ void register_tokenize(CLI::App& program) {
       add_command(program, "tokenize", "counts and texts to a corpus that pretrain reads",
                   "langcell tokenize cells.h5ad --genes genes.tsv --texts texts.json --label-key cell_type --out corpus.h5");
   const auto flags = std::make_shared<Flags>();
-  command->add_option("inputs", flags->inputs, "counts (.h5ad)")->type_name("IN.h5ad");
+  command->add_option("inputs", flags->inputs, "counts (.h5ad, 10x .h5 or MTX folder)")->type_name("IN");
   command->add_option("--genes", flags->genes, "the gene vocabulary")->type_name("genes.tsv");
   command->add_option("--out", flags->out, "the corpus to write")->type_name("C.h5");
   command->add_option("--texts", flags->texts, "what each label means in words")->type_name("T.json");

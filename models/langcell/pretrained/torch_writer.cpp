@@ -1,19 +1,13 @@
 #include "models/langcell/pretrained/torch_writer.h"
 
 #include <fmt/format.h>
-#include <zlib.h>
 
 #include <algorithm>
-#include <limits>
 
-#include "engine/atomic_file.h"
-#include "engine/errors.h"
+#include "engine/zip_writer.h"
 
 namespace lc {
 namespace {
-
-constexpr size_t kAlignment = 64;  // of a storage within the file
-constexpr std::uint64_t kLargest = std::numeric_limits<std::uint32_t>::max();
 
 template <class T>
 void put(std::string& to, T value) {
@@ -56,48 +50,6 @@ class StateDictPickle {
     text_ += 't';
   }
   std::string text_;
-};
-
-class ZipWriter {
- public:
-  explicit ZipWriter(const std::filesystem::path& path) : file_(path), path_(path) {}
-  void add(const std::string& name, std::string_view data) {
-    const auto crc = static_cast<std::uint32_t>(crc32_z(0, reinterpret_cast<const Bytef*>(data.data()), data.size()));
-    const std::uint64_t begin = at_ + 30 + name.size() + 4;
-    const auto padding = static_cast<std::uint16_t>((kAlignment - begin % kAlignment) % kAlignment);
-    if (data.size() > kLargest || begin + padding + data.size() > kLargest)
-      throw ResourceError(fmt::format("{}: would be larger than 4 GiB, which this form cannot hold; export smaller parts", path_.string()));
-    std::string local = "PK\x03\x04";
-    common(local, crc, static_cast<std::uint32_t>(data.size()), name, static_cast<std::uint16_t>(4 + padding));
-    local += name + "FB", put(local, padding), local.append(padding, 'Z');  // the field torch pads with
-    std::string entry = "PK\x01\x02";
-    put(entry, std::uint16_t{0});
-    common(entry, crc, static_cast<std::uint32_t>(data.size()), name, 0);
-    entry.append(10, '\0'), put(entry, static_cast<std::uint32_t>(at_)), entry += name;
-    directory_ += entry, ++members_;
-    write(local), write(data);
-  }
-  void commit() {
-    const std::uint64_t begin = at_;
-    std::string end = "PK\x05\x06";
-    end.append(4, '\0'), put(end, members_), put(end, members_), put(end, static_cast<std::uint32_t>(directory_.size())),
-        put(end, static_cast<std::uint32_t>(begin)), end.append(2, '\0');
-    write(directory_), write(end);
-    file_.commit();
-  }
-
- private:
-  static void common(std::string& to, std::uint32_t crc, std::uint32_t bytes, const std::string& name, std::uint16_t extra) {
-    constexpr std::uint16_t kVersion = 0, kUtf8 = 0x0800, kStored = 0, kMidnight = 0, kJanuary1980 = 0x0021;
-    for (const std::uint16_t v : {kVersion, kUtf8, kStored, kMidnight, kJanuary1980}) put(to, v);
-    put(to, crc), put(to, bytes), put(to, bytes), put(to, static_cast<std::uint16_t>(name.size())), put(to, extra);
-  }
-  void write(std::string_view bytes) { file_.write(bytes), at_ += bytes.size(); }
-  AtomicFile file_;
-  std::filesystem::path path_;
-  std::string directory_;
-  std::uint64_t at_ = 0;
-  std::uint16_t members_ = 0;
 };
 
 }  // namespace
