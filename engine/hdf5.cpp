@@ -12,6 +12,7 @@ using namespace h5;
 void h5::quiet() {
   static const bool first = [] {  // at exit the library would close files that could not be written once more, and crash; we close our own
     H5dont_atexit();
+    register_lzf();
     return true;
   }();
   thread_local const bool done = [] {  // the library keeps one error stack per thread and prints each unless told not to

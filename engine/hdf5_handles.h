@@ -58,6 +58,7 @@ class StringBuffer {  // room for `count` strings of a fixed- or variable-length
 };
 
 void quiet();          // HDF5 prints nothing; call before the first call of a thread
+void register_lzf();
 std::string reason();  // why the last call failed
 [[noreturn]] void cannot_read(const Hdf5& object, std::string_view what);
 [[noreturn]] void cannot_write(const Hdf5& object, std::string_view what);

@@ -76,8 +76,10 @@ def forms(data, tmp_path_factory):
     counts, barcodes, ids, names = data
     var, obs = pd.DataFrame({"gene_name": names}, index=ids), pd.DataFrame(index=barcodes)
     anndata.AnnData(counts.astype(np.float32), obs, var).write_h5ad(folder / "a.h5ad")
+    anndata.AnnData(counts.astype(np.float32), obs, var).write_h5ad(folder / "lzf.h5ad", compression="lzf")
     made = {
         "h5ad": folder / "a.h5ad",
+        "h5ad lzf": folder / "lzf.h5ad",
         "v3": write_v3(folder / "v3.h5", *data),
         "v2": write_v2(folder / "v2.h5", {"hg19": data}),
         "mtx gz": write_folder(folder / "mtx", *data),
