@@ -47,9 +47,7 @@ const char* advice(int code) {
   }
 }
 
-[[noreturn]] void fail(const char* verb, const fs::path& path, int code) {
-  throw ResourceError(fmt::format("cannot {} {}: {}; {}", verb, path.string(), std::strerror(code), advice(code)));
-}
+[[noreturn]] void fail(const char* verb, const fs::path& path, int code) { throw_file_error(verb, path, code); }
 
 [[noreturn]] void fail_existing(const fs::path& path) {
   throw UsageError(fmt::format("{} exists already; choose another name, or ask for it to be overwritten", path.string()));
@@ -161,6 +159,10 @@ void for_each_piece(const fs::path& path, const Use& use) {
 }
 
 }  // namespace
+
+void throw_file_error(const char* verb, const fs::path& path, int code) {
+  throw ResourceError(fmt::format("cannot {} {}: {}; {}", verb, path.string(), std::strerror(code), advice(code)));
+}
 
 AtomicFile::AtomicFile(fs::path path, Existing existing) : path_(std::move(path)), existing_(existing) {
   if (path_.empty()) throw UsageError("an output has an empty name; give a file name");

@@ -30,6 +30,9 @@ class AtomicFile {
   bool committed_ = false;
 };
 
+// ResourceError: cannot VERB PATH, why (of errno), what to do.
+[[noreturn]] void throw_file_error(const char* verb, const std::filesystem::path& path, int code);
+
 void write_file(const std::filesystem::path& path, std::string_view text);  // atomically
 std::string read_file(const std::filesystem::path& path,
                       size_t limit = size_t{1} << 30);  // DataError when missing, unreadable or above limit

@@ -42,7 +42,7 @@ Packing::StripsThere Packing::strips_of(const std::vector<std::int32_t>& offsets
   }
   static_assert(sizeof(kernels::Strip) == 4 * sizeof(std::int32_t));
   std::vector<std::int32_t> numbers(4 * all.size());
-  std::memcpy(numbers.data(), all.data(), all.size() * sizeof(kernels::Strip));
+  if (!all.empty()) std::memcpy(numbers.data(), all.data(), all.size() * sizeof(kernels::Strip));
   return {Tensor::from(numbers, queue), Tensor::from(spans, queue)};
 }
 kernels::Strips Packing::StripsThere::view() const {

@@ -25,7 +25,7 @@ struct Flags {
   std::string prefix = "langcell", score = "published";
   float alpha = 0.1f;
   int top_k = 0;
-  bool overwrite = false;
+  bool overwrite = false, dry_run = false;
 };
 
 const std::vector<std::string>& columns() {
@@ -37,8 +37,26 @@ const std::vector<std::string>& columns() {
 Categorical categorical(const std::vector<std::int32_t>& codes, const std::vector<std::string>& categories) {
   return {codes, categories, Ordered::no};
 }
+// Only the categories that occur, sorted, as pandas makes them of texts; "" is missing.
+Categorical some_of(const std::vector<std::int32_t>& codes, const std::vector<std::string>& names) {
+  std::vector<char> occurs(names.size(), 0);
+  for (const std::int32_t code : codes)
+    if (code >= 0) occurs[static_cast<std::size_t>(code)] = 1;
+  Categorical out;
+  for (std::size_t i = 0; i < names.size(); ++i)
+    if (occurs[i] && !names[i].empty()) out.categories.push_back(names[i]);
+  std::sort(out.categories.begin(), out.categories.end());
+  out.categories.erase(std::unique(out.categories.begin(), out.categories.end()), out.categories.end());
+  std::vector<std::int32_t> number(names.size(), -1);
+  for (std::size_t i = 0; i < names.size(); ++i) {
+    const auto at = std::lower_bound(out.categories.begin(), out.categories.end(), names[i]);
+    if (at != out.categories.end() && *at == names[i]) number[i] = static_cast<std::int32_t>(at - out.categories.begin());
+  }
+  for (const std::int32_t code : codes) out.codes.push_back(code < 0 ? -1 : number[static_cast<std::size_t>(code)]);
+  return out;
+}
 
-nlohmann::ordered_json facts(const Flags& f, const LoadedModel& model, const Texts& texts, const CellRun& run) {
+nlohmann::ordered_json facts(const Flags& f, const LoadedModel& model, const Texts& texts, const CellRun& run, const CountMatrix& counts) {
   nlohmann::ordered_json described = nlohmann::ordered_json::object();
   for (std::size_t i = 0; i < texts.labels.size(); ++i) {
     if (texts.labels[i].texts.size() == 1)
@@ -55,66 +73,64 @@ nlohmann::ordered_json facts(const Flags& f, const LoadedModel& model, const Tex
           {"top_k", f.top_k},
           {"labels", labels},
           {"texts", described},
-          {"counts", run.counts_source},
-          {"id_match", run.figures.id_match},
-          {"counts_known", run.figures.counts_known},
-          {"breadth", run.figures.breadth},
+          {"counts", counts.source()},
+          {"id_match", run.figures().id_match},
+          {"counts_known", run.figures().counts_known},
+          {"breadth", run.figures().breadth},
           {"calibration", "none: a cell is unassigned when it has no vocabulary gene or no match probability reaches 0.5"},
           {"score_note", "a score is comparable only within one list of texts"}};
 }
 
-void write(Results& out, const Flags& f, const LoadedModel& model, const Texts& texts, const CellRun& run, const Labels& labels) {
+template <class T, class F>
+std::vector<T> column(const std::vector<CellLabel>& labels, F&& f) {
+  std::vector<T> out;
+  out.reserve(labels.size());
+  for (const CellLabel& l : labels) out.push_back(static_cast<T>(f(l)));
+  return out;
+}
+
+void write(Results& out, const Flags& f, const nlohmann::ordered_json& about, const Texts& texts, const CellRun& run,
+           const std::vector<CellLabel>& labels) {
   std::vector<std::string> names;
   for (const LabelTexts& l : texts.labels) names.push_back(l.label);
-  const auto key = [&](const std::string& column) { return f.prefix + "_" + column; };
+  const auto key = [&](const std::string& name) { return f.prefix + "_" + name; };
+  const auto codes = [&](auto&& of) { return column<std::int32_t>(labels, of); };
+  const auto floats = [&](const char* name, auto&& of) { out.obs(key(name), std::span<const float>(column<float>(labels, of))); };
   std::vector<std::string> with_unassigned = names;
-  std::vector<std::int32_t> final_codes = labels.final;
   const auto at = std::find(with_unassigned.begin(), with_unassigned.end(), "unassigned");
   const auto unassigned = static_cast<std::int32_t>(at - with_unassigned.begin());
   if (at == with_unassigned.end()) with_unassigned.push_back("unassigned");
-  std::vector<H5Bool> is_unassigned;
-  for (auto& code : final_codes) {
-    is_unassigned.push_back(code < 0 ? H5Bool::yes : H5Bool::no);
-    if (code < 0) code = unassigned;
-  }
-  out.obs(key("label"), categorical(labels.label, names));
-  out.obs(key("label_final"), categorical(final_codes, with_unassigned));
-  out.obs(key("score"), labels.score);
-  out.obs(key("margin"), labels.margin);
-  out.obs(key("similarity"), labels.similarity);
-  out.obs(key("match"), labels.match);
-  out.obs(key("entropy"), labels.entropy);
-  out.obs(key("second"), categorical(labels.second, names));
-  out.obs(key("unassigned"), std::span<const H5Bool>(is_unassigned));
-  out.obs(key("reason"), categorical_of(labels.reason));
+  out.obs(key("label"), categorical(codes([](const CellLabel& l) { return l.label; }), names));
+  out.obs(key("label_final"), categorical(codes([&](const CellLabel& l) { return l.final < 0 ? unassigned : l.final; }), with_unassigned));
+  floats("score", [](const CellLabel& l) { return l.score; });
+  floats("margin", [](const CellLabel& l) { return l.margin; });
+  floats("similarity", [](const CellLabel& l) { return l.similarity; });
+  floats("match", [](const CellLabel& l) { return l.match; });
+  floats("entropy", [](const CellLabel& l) { return l.entropy; });
+  out.obs(key("second"), categorical(codes([](const CellLabel& l) { return l.second; }), names));
+  const auto marks = column<H5Bool>(labels, [](const CellLabel& l) { return l.final < 0 ? H5Bool::yes : H5Bool::no; });
+  out.obs(key("unassigned"), std::span<const H5Bool>(marks));
+  out.obs(key("reason"), some_of(codes([](const CellLabel& l) { return static_cast<std::int32_t>(l.reason); }),
+                                 {name_of(Reason::ok), name_of(Reason::no_genes), name_of(Reason::low_match)}));
   std::vector<std::string> terms;
   for (const LabelTexts& l : texts.labels) terms.push_back(l.ontology_id);
   const bool stale =
       !is_tenx(f.input) && !keys_present(f.input, std::vector<std::string>{"obs/" + key("ontology_term_id")}).empty();  // of other texts
-  if (stale || std::any_of(terms.begin(), terms.end(), [](const std::string& t) { return !t.empty(); })) {
-    std::vector<std::string> of_cell;
-    for (const std::int32_t l : labels.label) of_cell.push_back(l < 0 ? "" : terms[l]);
-    out.obs(key("ontology_term_id"), categorical_of(of_cell));
-  }
-  std::vector<float> scores = run.scores.score;
-  const auto width = static_cast<std::size_t>(run.scores.labels);
-  for (std::size_t c = 0; c < run.has_genes.size(); ++c) {
-    if (!run.has_genes[c])
-      std::fill_n(scores.begin() + static_cast<std::ptrdiff_t>(c * width), width, std::numeric_limits<float>::quiet_NaN());
-  }
-  out.obsm("X_" + f.prefix, run.scores.z, static_cast<std::uint64_t>(run.scores.projection));
-  out.obsm(f.prefix + "_scores", scores, width);
-  out.uns(f.prefix, facts(f, model, texts, run));
+  if (stale || std::any_of(terms.begin(), terms.end(), [](const std::string& t) { return !t.empty(); }))
+    out.obs(key("ontology_term_id"), some_of(codes([](const CellLabel& l) { return l.label; }), terms));
+  out.obsm("X_" + f.prefix, run.projection(), run.z());
+  out.obsm(f.prefix + "_scores", names.size(), run.scores());
+  out.uns(f.prefix, about);
   out.commit();
 }
 
-void summarise(const Flags& f, const Texts& texts, const Labels& labels) {
+void summarise(const Flags& f, const Texts& texts, const std::vector<CellLabel>& labels) {
   std::vector<std::size_t> count(texts.labels.size(), 0), sure(texts.labels.size(), 0);
   std::size_t unassigned = 0;
-  for (std::size_t c = 0; c < labels.label.size(); ++c) {
-    if (labels.label[c] >= 0) ++count[labels.label[c]];
-    if (labels.final[c] >= 0)
-      ++sure[labels.final[c]];
+  for (const CellLabel& l : labels) {
+    if (l.label >= 0) ++count[static_cast<std::size_t>(l.label)];
+    if (l.final >= 0)
+      ++sure[static_cast<std::size_t>(l.final)];
     else
       ++unassigned;
   }
@@ -122,10 +138,9 @@ void summarise(const Flags& f, const Texts& texts, const Labels& labels) {
     nlohmann::ordered_json per_label = nlohmann::ordered_json::array();
     for (std::size_t i = 0; i < count.size(); ++i)
       per_label.push_back({{"label", texts.labels[i].label}, {"cells", count[i]}, {"assigned", sure[i]}});
-    fmt::print(
-        "{}\n",
-        nlohmann::ordered_json{{"out", f.out.string()}, {"cells", labels.label.size()}, {"unassigned", unassigned}, {"labels", per_label}}
-            .dump());
+    fmt::print("{}\n",
+               nlohmann::ordered_json{{"out", f.out.string()}, {"cells", labels.size()}, {"unassigned", unassigned}, {"labels", per_label}}
+                   .dump());
     return;
   }
   fmt::print("{:<32} {:>8} {:>9}\n", "label", "cells", "assigned");
@@ -134,9 +149,9 @@ void summarise(const Flags& f, const Texts& texts, const Labels& labels) {
       "{:<32} {:>8} {:>9}\nwritten: {} (obs/{}_label: the best text; obs/{}_label_final: 'unassigned' where none fits; obsm/X_{}; "
       "uncalibrated)\n",
       "unassigned", "", unassigned, f.out.string(), f.prefix, f.prefix, f.prefix);
-  if (2 * unassigned > labels.label.size())
+  if (2 * unassigned > labels.size())
     warn(fmt::format("no text fits {} of {} cells: the model may be trained too little for them, or the texts may be of other cells",
-                     unassigned, labels.label.size()));
+                     unassigned, labels.size()));
 }
 
 void run_annotate(const Flags& f) {
@@ -150,16 +165,23 @@ void run_annotate(const Flags& f) {
   const Texts texts = Texts::read(f.texts);
   const LoadedModel model = load_model(f.model, {.storage = precision_of(f.common, Work::inference), .queue = queue_of(f.common)});
   CellRunOptions options;
-  options.low_coverage = f.counts.low_coverage(), options.texts = &texts;
+  options.out = f.out, options.existing = results.existing, options.low_coverage = f.counts.low_coverage(), options.texts = &texts;
   options.annotate.alpha = f.alpha, options.annotate.top_k = f.top_k,
   options.annotate.temperature = static_cast<float>(model.facts.temperature);
   options.annotate.score = f.score == "logit" ? ScoreKind::logit : ScoreKind::published;
+  options.about = fmt::format("annotate {} {} {} {} {} {}", f.alpha, f.top_k, f.score, name_of(precision_of(f.common, Work::inference)),
+                              f.common.device, instruction_set());
   options.say = [&](const std::string& line) { say(f.common, line); };
   const CountMatrix counts = open_counts(f.input, counts_options(f.counts, model.facts.genes));
-  const std::unique_ptr<Results> out = open_results(results, counts);  // what cannot be written is said now
-  const CellRun run = run_cells(model, counts, options);
-  const Labels labels = labels_of(run);
-  write(*out, f, model, texts, run, labels);
+  CellRun run(model, counts, options);
+  if (f.dry_run) {
+    run.estimate();
+    return end(f.common);
+  }
+  run.run();
+  const std::vector<CellLabel> labels = run.labels();
+  write(*open_results(results, counts), f, facts(f, model, texts, run, counts), texts, run, labels);
+  run.finish();
   summarise(f, texts, labels);
   end(f.common);
 }
@@ -184,6 +206,7 @@ void register_annotate(CLI::App& program) {
   c->add_option("--top-k", f->top_k, "match the K most similar texts only; 0: all")->check(CLI::Range(0, 1000000))->capture_default_str();
   c->add_option("--prefix", f->prefix, "names of the results: PREFIX_label, X_PREFIX, uns/PREFIX")->capture_default_str();
   c->add_flag("--overwrite", f->overwrite, "replace an existing output and existing result keys");
+  c->add_flag("--dry-run", f->dry_run, "say what would be done and how long it would take; write nothing");
   add_counts_flags(*c, f->counts);
   add_common_options(*c, f->common);
   c->callback([f] { run_annotate(*f); });

@@ -18,7 +18,7 @@ struct Flags {
   Common common;
   CountsFlags counts;
   std::filesystem::path input, model, out;
-  bool cls = false, overwrite = false;
+  bool cls = false, overwrite = false, dry_run = false;
 };
 
 void run_embed(const Flags& f) {
@@ -32,25 +32,33 @@ void run_embed(const Flags& f) {
     throw ModelError(
         fmt::format("{}: this model has no projection, so no z; add --cls for the hidden state of position 0", f.model.string()));
   CellRunOptions options;
-  options.low_coverage = f.counts.low_coverage();
+  options.wanted = f.cls ? Wanted::embeddings_and_cls : Wanted::embeddings;
+  options.out = f.out, options.existing = results.existing, options.low_coverage = f.counts.low_coverage();
+  options.about =
+      fmt::format("embed {} {} {} {}", f.cls, name_of(precision_of(f.common, Work::inference)), f.common.device, instruction_set());
   options.say = [&](const std::string& line) { say(f.common, line); };
   const CountMatrix counts = open_counts(f.input, counts_options(f.counts, model.facts.genes));
-  const std::unique_ptr<Results> out = open_results(results, counts);  // what cannot be written is said now
-  const CellRun run = run_cells(model, counts, options);
-  if (run.scores.projection > 0) out->obsm("X_langcell", run.scores.z, static_cast<std::uint64_t>(run.scores.projection));
-  if (f.cls) out->obsm("X_langcell_cls", run.scores.cls, static_cast<std::uint64_t>(model.config().cell.width));
+  CellRun run(model, counts, options);
+  if (f.dry_run) {
+    run.estimate();
+    return end(f.common);
+  }
+  run.run();
+  const std::unique_ptr<Results> out = open_results(results, counts);
+  if (run.projection() > 0) out->obsm("X_langcell", run.projection(), run.z());
+  if (f.cls) out->obsm("X_langcell_cls", static_cast<std::uint64_t>(model.config().cell.width), run.cls());
   out->uns("langcell", {{"version", build::kVersion},
                         {"model_hash", model.hash},
-                        {"counts", run.counts_source},
-                        {"id_match", run.figures.id_match},
-                        {"counts_known", run.figures.counts_known},
-                        {"breadth", run.figures.breadth}});
+                        {"counts", counts.source()},
+                        {"id_match", run.figures().id_match},
+                        {"counts_known", run.figures().counts_known},
+                        {"breadth", run.figures().breadth}});
   out->commit();
+  run.finish();
   if (f.common.json)
-    fmt::print("{}\n",
-               nlohmann::ordered_json{{"out", f.out.string()}, {"cells", run.scores.cells}, {"width", run.scores.projection}}.dump());
+    fmt::print("{}\n", nlohmann::ordered_json{{"out", f.out.string()}, {"cells", run.cells()}, {"width", run.projection()}}.dump());
   else
-    fmt::print("written: {} (obsm/X_langcell, {} x {})\n", f.out.string(), run.scores.cells, run.scores.projection);
+    fmt::print("written: {} (obsm/X_langcell, {} x {})\n", f.out.string(), run.cells(), run.projection());
   end(f.common);
 }
 
@@ -65,6 +73,7 @@ void register_embed(CLI::App& program) {
   c->add_option("--out", f->out, "the input plus obsm/X_langcell (.h5ad), or the matrix alone (.npz)")->required()->type_name("OUT");
   c->add_flag("--cls", f->cls, "also obsm/X_langcell_cls, the hidden state of position 0");
   c->add_flag("--overwrite", f->overwrite, "replace an existing output and existing result keys");
+  c->add_flag("--dry-run", f->dry_run, "say what would be done and how long it would take; write nothing");
   add_counts_flags(*c, f->counts);
   add_common_options(*c, f->common);
   c->callback([f] { run_embed(*f); });

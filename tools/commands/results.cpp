@@ -17,22 +17,33 @@ namespace {
 
 namespace fs = std::filesystem;
 
+constexpr std::uint64_t kCellsAtOnce = 2048;
+
 class AnnDataResults final : public Results {
  public:
-  explicit AnnDataResults(AnnDataWriter writer) : writer_(std::move(writer)) {}
+  AnnDataResults(AnnDataWriter writer, std::uint64_t cells) : writer_(std::move(writer)), cells_(cells) {}
   void obs(std::string_view name, const Categorical& values) override { writer_.obs(name, values); }
   void obs(std::string_view name, std::span<const float> values) override { writer_.obs(name, values); }
   void obs(std::string_view name, std::span<const H5Bool> values) override { writer_.obs(name, values); }
-  void obsm(std::string_view name, std::span<const float> values, std::uint64_t width) override { writer_.obsm(name, values, width); }
+  void obsm(std::string_view name, std::uint64_t width, const Rows& rows) override {
+    const Hdf5 matrix = writer_.obsm(name, width);
+    std::vector<float> some;
+    for (std::uint64_t begin = 0; begin < cells_; begin += kCellsAtOnce) {
+      const std::uint64_t end = std::min(begin + kCellsAtOnce, cells_);
+      some.resize((end - begin) * width);
+      rows(begin, end, some.data());
+      matrix.write_rows<float>(begin, some);
+    }
+  }
   void uns(std::string_view name, const nlohmann::ordered_json& value) override { writer_.uns(name, value); }
   void commit() override { writer_.commit(); }
 
  private:
   AnnDataWriter writer_;
+  std::uint64_t cells_;
 };
 
 AnnDataWriter new_anndata(const ResultsSetup& setup, const CountMatrix& counts) {
-  constexpr std::uint64_t kCellsAtOnce = 2048;
   AnnDataWriter writer =
       AnnDataWriter::fresh({counts.cells().names(), counts.gene_ids(), {{"gene_name", counts.gene_names()}}}, setup.out, setup.existing);
   counts.for_each_block(kCellsAtOnce, [&](const CsrBlock& block) { writer.append_x(block); });
@@ -55,7 +66,7 @@ class TsvResults final : public Results {
   void obs(std::string_view name, std::span<const H5Bool> values) override {
     add(name, [v = std::vector<H5Bool>(values.begin(), values.end())](size_t i) { return v[i] == H5Bool::yes ? "True" : "False"; });
   }
-  void obsm(std::string_view, std::span<const float>, std::uint64_t) override {}
+  void obsm(std::string_view, std::uint64_t, const Rows&) override {}
   void uns(std::string_view, const nlohmann::ordered_json&) override {}
   void commit() override {
     std::string line = "cell";
@@ -159,7 +170,11 @@ class NpzResults final : public Results {
   void obs(std::string_view name, std::span<const H5Bool> values) override {
     add(name, npy("|b1", {cells_}, {reinterpret_cast<const char*>(values.data()), values.size()}));
   }
-  void obsm(std::string_view name, std::span<const float> values, std::uint64_t width) override { add(name, npy(values, {cells_, width})); }
+  void obsm(std::string_view name, std::uint64_t width, const Rows& rows) override {
+    std::vector<float> all(cells_ * width);
+    rows(0, cells_, all.data());
+    add(name, npy(all, {cells_, width}));
+  }
   void uns(std::string_view, const nlohmann::ordered_json& value) override { add("about", npy(std::vector<std::string>{value.dump()})); }
   void commit() override { zip_.commit(); }
 
@@ -209,8 +224,9 @@ std::unique_ptr<Results> open_results(const ResultsSetup& setup, const CountMatr
     case Form::h5ad:
       break;
   }
-  return std::make_unique<AnnDataResults>(counts.from_anndata() ? AnnDataWriter::copy_of(setup.input, setup.out, setup.existing)
-                                                                : new_anndata(setup, counts));
+  return std::make_unique<AnnDataResults>(
+      counts.from_anndata() ? AnnDataWriter::copy_of(setup.input, setup.out, setup.existing) : new_anndata(setup, counts),
+      counts.n_cells());
 }
 
 }  // namespace lc

@@ -1,6 +1,7 @@
 // What annotate and embed write about each cell, into the kind of file its name asks for: .h5ad, .tsv, .tsv.gz, .npz.
 #pragma once
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <span>
@@ -21,7 +22,8 @@ class Results {
   virtual void obs(std::string_view name, const Categorical& values) = 0;
   virtual void obs(std::string_view name, std::span<const float> values) = 0;
   virtual void obs(std::string_view name, std::span<const H5Bool> values) = 0;
-  virtual void obsm(std::string_view name, std::span<const float> values, std::uint64_t width) = 0;
+  using Rows = std::function<void(std::uint64_t begin, std::uint64_t end, float* rows)>;
+  virtual void obsm(std::string_view name, std::uint64_t width, const Rows& rows) = 0;  // by blocks, but for .npz
   virtual void uns(std::string_view name, const nlohmann::ordered_json& value) = 0;
   virtual void commit() = 0;
 };
