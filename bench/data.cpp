@@ -6,6 +6,7 @@
 #include <CLI/CLI.hpp>
 #include <chrono>
 
+#include "engine/hdf5/server.h"
 #include "models/langcell/data/cell_tokens.h"
 #include "tools/anndata/counts.h"
 
@@ -16,6 +17,7 @@ double now() { return std::chrono::duration<double>(std::chrono::steady_clock::n
 }  // namespace
 
 int main(int argc, char** argv) {
+  if (const std::optional<int> code = lc::serve_files(argc, argv)) return *code;
   CLI::App app("counts to tokens");
   std::string file, genes;
   int repeats = 5;

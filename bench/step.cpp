@@ -10,6 +10,7 @@
 #include <nlohmann/json.hpp>
 
 #include "engine/atomic_file.h"
+#include "engine/hdf5/server.h"
 #include "engine/memory.h"
 #include "engine/tape.h"
 #include "kernels/cpu/dispatch.h"
@@ -41,6 +42,7 @@ std::vector<std::vector<std::int64_t>> length_groups(const lc::Corpus& corpus, s
 }  // namespace
 
 int main(int argc, char** argv) {
+  if (const std::optional<int> code = lc::serve_files(argc, argv)) return *code;
   CLI::App app("one step of the cell tower on real cells");
   std::string corpus_path, preset = "small", json_file, device = "cpu";
   int tokens = 512, repeats = 5;

@@ -1,130 +1,118 @@
-// HDF5 behind one class: files, objects and attributes here, the contents of datasets in hdf5_data.cpp.
-#include <algorithm>
+// Each method is a question to the reader of files; plain numbers are read in hdf5_numbers.cpp.
+#include "engine/hdf5.h"
 
-#include "engine/hdf5_handles.h"
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+
+#include "engine/errors.h"
+#include "engine/hdf5/remote.h"
 
 namespace lc {
 
-using namespace h5;
-
-// ---- errors -----------------------------------------------------------------------------------------------------------------
-
-void h5::quiet() {
-  static const bool first = [] {  // at exit the library would close files that could not be written once more, and crash; we close our own
-    H5dont_atexit();
-    register_lzf();
-    return true;
-  }();
-  thread_local const bool done = [] {  // the library keeps one error stack per thread and prints each unless told not to
-    H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);
-    return true;
-  }();
-  (void)first, (void)done;
-}
-
-// The innermost message of the library's error stack says why; of a failed system call only the system's own words are kept.
-std::string h5::reason() {
-  std::string text;
-  const auto keep = [](unsigned depth, const H5E_error2_t* error, void* out) -> herr_t {
-    if (depth == 0 && error->desc) *static_cast<std::string*>(out) = error->desc;
-    return 0;
-  };
-  H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, keep, &text);
-  std::replace(text.begin(), text.end(), '\n', ' ');
-  constexpr std::string_view words = "error message = '";
-  if (const size_t at = text.find(words); at != std::string::npos)
-    text = text.substr(at + words.size(), text.find('\'', at + words.size()) - at - words.size());
-  return text.empty() ? "HDF5 gives no reason" : text;
-}
-
-void h5::cannot_read(const Hdf5& object, std::string_view what) {
-  throw DataError(fmt::format("{}: {} cannot be read: {}; the file is damaged or of a form this program does not know", object.where(),
-                              what, reason()));
-}
-
-void h5::cannot_write(const Hdf5& object, std::string_view what) {
-  throw ResourceError(fmt::format("{}: {} cannot be written: {}; check free space and permissions", object.where(), what, reason()));
-}
-
-Hdf5::File::~File() {
-  if (id >= 0) H5Idec_ref(id);
-}
-
-Hdf5::Handle::~Handle() {
-  if (id >= 0 && H5Iis_valid(id) > 0) H5Idec_ref(id);  // closed already when its file was closed
-}
-
-// ---- files ------------------------------------------------------------------------------------------------------------------
+using h5::Verb;
+using h5::Wire;
 
 namespace {
 
-Id file_access() {
-  Id access(H5Pcreate(H5P_FILE_ACCESS));
-  H5Pset_file_locking(access, 0, 1);
-  H5Pset_fclose_degree(access, H5F_CLOSE_STRONG);
-  return access;
-}
+constexpr std::uint64_t kRowsOfStrings = 65536, kBytesAtOnce = std::uint64_t{32} << 20;
 
-hid_t open_existing(const std::filesystem::path& path, unsigned flags) {
-  std::error_code error;
-  if (!std::filesystem::exists(path, error)) throw DataError(fmt::format("{}: no such file", path.string()));
-  if (std::filesystem::is_directory(path, error)) throw DataError(fmt::format("{}: a folder, wanted an HDF5 file", path.string()));
-  const Id access = file_access();
-  const hid_t id = H5Fopen(path.c_str(), flags, access);
-  if (id >= 0) return id;
-  const std::string why = reason();
-  if (why.find("truncated") != std::string::npos)
-    throw DataError(fmt::format("{}: the file is cut short ({}); copy or download it again", path.string(), why));
-  if (std::filesystem::file_size(path, error) == 0)
-    throw DataError(fmt::format("{}: the file is empty; copy or download it again", path.string()));
-  if (H5Fis_hdf5(path.c_str()) == 0) throw DataError(fmt::format("{}: not an HDF5 file", path.string()));
-  throw DataError(fmt::format("{}: cannot be opened: {}", path.string(), why));
+[[noreturn]] void cannot_open(const std::filesystem::path& path, const std::string& why) {
+  throw DataError(fmt::format("{}: {}", path.string(), why));
 }
 
 }  // namespace
 
-Hdf5::Hdf5(std::shared_ptr<File> file, std::int64_t id, std::string path)
-    : file_(std::move(file)), handle_(std::make_shared<Handle>(id)), path_(std::move(path)) {}
+// ---- files ------------------------------------------------------------------------------------------------------------------
 
-Hdf5 Hdf5::from_file(const std::filesystem::path& path, std::int64_t id) {
-  auto file = std::make_shared<File>(path.string(), id);
-  const hid_t root = H5Oopen(id, "/", H5P_DEFAULT);
-  if (root < 0) throw DataError(fmt::format("{}: the root group cannot be opened: {}", path.string(), reason()));
-  return Hdf5(std::move(file), root, "");
+Hdf5::File::~File() {
+  if (descriptor >= 0) ::close(descriptor);
 }
 
-// quiet() first: even a constant like H5F_ACC_RDONLY starts the library.
+Hdf5::Remote::~Remote() { reader->forget(number); }
+
+Hdf5::Hdf5(std::shared_ptr<File> file, std::shared_ptr<Remote> remote, std::string path)
+    : file_(std::move(file)), remote_(std::move(remote)), path_(std::move(path)) {}
+
+Hdf5 Hdf5::from_file(std::shared_ptr<File> file) {
+  file->reader = h5::ReaderProcess::get();
+  Wire question, answer;
+  question.put(Verb::open), question.put(file->path), question.put(file->how);
+  answer = file->reader->ask(question, file->path, file->descriptor);
+  const auto number = answer.get<std::uint32_t>();
+  auto root = std::make_shared<Remote>(file->reader, number, answer.get<bool>());
+  return Hdf5(std::move(file), std::move(root), "");
+}
+
 Hdf5 Hdf5::open(const std::filesystem::path& path) {
-  quiet();
-  return from_file(path, open_existing(path, H5F_ACC_RDONLY));
+  auto file = std::make_shared<File>(path.string(), H5Open::read);
+  file->open_existing(O_RDONLY);
+  return from_file(std::move(file));
 }
 
 Hdf5 Hdf5::edit(const std::filesystem::path& path) {
-  quiet();
-  return from_file(path, open_existing(path, H5F_ACC_RDWR));
+  auto file = std::make_shared<File>(path.string(), H5Open::edit);
+  file->open_existing(O_RDWR);
+  return from_file(std::move(file));
 }
 
 Hdf5 Hdf5::create(const std::filesystem::path& path) {
-  quiet();
-  const Id access = file_access();
-  const hid_t id = H5Fcreate(path.c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, access);
-  if (id < 0) throw ResourceError(fmt::format("{}: cannot be created: {}; check free space and permissions", path.string(), reason()));
-  return from_file(path, id);
+  auto file = std::make_shared<File>(path.string(), H5Open::create);
+  file->descriptor = ::open(path.c_str(), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+  if (file->descriptor < 0)
+    throw ResourceError(fmt::format("{}: cannot be created: {}; check free space and permissions", path.string(), std::strerror(errno)));
+  return from_file(std::move(file));
 }
 
-void Hdf5::close() {
-  if (file_->id < 0) return;
-  const bool flushed = H5Fflush(file_->id, H5F_SCOPE_GLOBAL) >= 0;
-  const std::string why = flushed ? "" : reason();
-  const bool closed = H5Fclose(file_->id) >= 0;
-  file_->id = -1;
-  if (!flushed || !closed)
-    throw ResourceError(fmt::format("{}: cannot be written: {}; check free space and permissions", file_->path, flushed ? reason() : why));
+void Hdf5::File::open_existing(int flags) {
+  descriptor = ::open(path.c_str(), flags | O_CLOEXEC | O_NONBLOCK);  // a pipe would wait for its other end
+  struct stat status {};
+  if (descriptor < 0)
+    cannot_open(path, errno == ENOENT ? "no such file" : errno == EISDIR ? "a folder, wanted an HDF5 file" : std::strerror(errno));
+  if (fstat(descriptor, &status) != 0) cannot_open(path, std::strerror(errno));
+  if (S_ISDIR(status.st_mode)) cannot_open(path, "a folder, wanted an HDF5 file");
+  if (!S_ISREG(status.st_mode)) cannot_open(path, "not a regular file, wanted an HDF5 file");
+  if (status.st_size == 0) cannot_open(path, "the file is empty; copy or download it again");
+  size = status.st_size, modified = status.st_mtim;
+}
+
+void Hdf5::require_unchanged() const {
+  struct stat status {};
+  if (file_->how != H5Open::read || fstat(file_->descriptor, &status) != 0) return;
+  if (status.st_size != file_->size || status.st_mtim.tv_sec != file_->modified.tv_sec || status.st_mtim.tv_nsec != file_->modified.tv_nsec)
+    throw DataError(fmt::format("{}: the file changed while it was read; run the command again when nobody writes to it", file_->path));
+}
+
+void Hdf5::close() { ask<void>(int(Verb::close)); }
+
+// ---- questions --------------------------------------------------------------------------------------------------------------
+
+template <class R, class... A>
+R Hdf5::ask(int verb, const A&... arguments) const {
+  Wire question;
+  question.put(static_cast<Verb>(verb)), question.put(remote_->number);
+  (question.put(arguments), ...);
+  [[maybe_unused]] Wire answer = remote_->reader->ask(question, where());
+  if constexpr (!std::is_void_v<R>) return answer.get<R>();
+}
+
+template <class... A>
+Hdf5 Hdf5::ask_object(int verb, std::string_view path, const A&... arguments) const {
+  Wire question;
+  question.put(static_cast<Verb>(verb)), question.put(remote_->number);
+  (question.put(arguments), ...);
+  Wire answer = remote_->reader->ask(question, where(path));
+  const auto number = answer.get<std::uint32_t>();
+  auto object = std::make_shared<Remote>(remote_->reader, number, answer.get<bool>());
+  return Hdf5(file_, std::move(object), path.empty() ? answer.get<std::string>() : join(path));
 }
 
 // ---- objects ----------------------------------------------------------------------------------------------------------------
-
-std::int64_t Hdf5::id() const { return handle_->id; }
 
 std::string Hdf5::join(std::string_view path) const { return path.empty() ? path_ : path_ + "/" + std::string(path); }
 
@@ -134,212 +122,140 @@ std::string Hdf5::where(std::string_view path) const {
 }
 
 std::string Hdf5::name() const { return path_.substr(path_.rfind('/') + 1); }
-
-bool Hdf5::has(std::string_view path) const {
-  quiet();
-  if (is_dataset()) return false;
-  for (size_t end = 0; end != std::string_view::npos;) {  // H5Lexists wants every step before the last one to exist
-    end = path.find('/', end + 1);
-    const std::string part(path.substr(0, end));
-    if (H5Lexists(id(), part.c_str(), H5P_DEFAULT) <= 0 || H5Oexists_by_name(id(), part.c_str(), H5P_DEFAULT) <= 0) return false;
-  }
-  return true;
-}
-
+bool Hdf5::has(std::string_view path) const { return ask<bool>(int(Verb::has), path); }
 bool Hdf5::has_group(std::string_view path) const { return has(path) && at(path).is_group(); }
 bool Hdf5::has_dataset(std::string_view path) const { return has(path) && at(path).is_dataset(); }
-bool Hdf5::is_group() const { return H5Iget_type(id()) == H5I_GROUP; }
-bool Hdf5::is_dataset() const { return H5Iget_type(id()) == H5I_DATASET; }
-
-Hdf5 Hdf5::made(std::string_view path, std::int64_t id) const { return Hdf5(file_, id, join(path)); }
-
-Hdf5 Hdf5::at(std::string_view path) const {
-  if (!has(path)) throw DataError(fmt::format("{}: not in the file", where(path)));
-  const std::string text(path);
-  hid_t object = H5Oopen(id(), text.c_str(), H5P_DEFAULT);
-  if (object < 0) throw DataError(fmt::format("{}: cannot be opened: {}; the file is damaged", where(path), reason()));
-  if (H5Iget_type(object) != H5I_DATASET) return made(path, object);
-  if (const Id access = cache_for(object); access >= 0) {
-    H5Idec_ref(object);
-    object = H5Dopen2(id(), text.c_str(), access);
-    if (object < 0) throw DataError(fmt::format("{}: cannot be opened: {}; the file is damaged", where(path), reason()));
-  }
-  return made(path, object);
-}
-
-std::vector<std::string> Hdf5::children() const {
-  const Id creation(H5Gget_create_plist(id()));
-  unsigned order = 0;
-  const bool tracked = creation >= 0 && H5Pget_link_creation_order(creation, &order) >= 0 && (order & H5P_CRT_ORDER_INDEXED) != 0;
-  std::vector<std::string> names;
-  const auto collect = [](hid_t, const char* name, const H5L_info_t*, void* out) -> herr_t {
-    static_cast<std::vector<std::string>*>(out)->emplace_back(name);
-    return 0;
-  };
-  if (H5Literate(id(), tracked ? H5_INDEX_CRT_ORDER : H5_INDEX_NAME, H5_ITER_INC, nullptr, collect, &names) < 0)
-    cannot_read(*this, "the group");
-  return names;
-}
-
-Hdf5 Hdf5::group(std::string_view path) const {
-  if (path.empty()) return *this;
-  if (has(path)) {
-    Hdf5 there = at(path);
-    if (!there.is_group()) throw DataError(fmt::format("{}: wanted a group, found a dataset", there.where()));
-    return there;
-  }
-  const hid_t made_id = H5Gcreate2(id(), std::string(path).c_str(), link_creation(), H5P_DEFAULT, H5P_DEFAULT);
-  if (made_id < 0) cannot_write(*this, fmt::format("the group {}", path));
-  return made(path, made_id);
-}
-
-void Hdf5::remove(std::string_view path) const {
-  if (has(path) && H5Ldelete(id(), std::string(path).c_str(), H5P_DEFAULT) < 0) cannot_write(*this, fmt::format("the removal of {}", path));
-}
-
-void Hdf5::copy_from(const Hdf5& source, std::string_view path) const {
-  quiet();
-  const Id how(H5Pcreate(H5P_OBJECT_COPY));
-  H5Pset_copy_object(how, H5O_COPY_EXPAND_REFERENCE_FLAG);
-  if (H5Ocopy(source.id(), ".", id(), std::string(path).c_str(), how, link_creation()) < 0)
-    throw ResourceError(
-        fmt::format("{}: cannot be copied to {}: {}; check the input and free space", source.where(), where(path), reason()));
-}
+bool Hdf5::is_group() const { return ask<bool>(int(Verb::is_group)); }
+bool Hdf5::is_dataset() const { return remote_->dataset; }
+Hdf5 Hdf5::at(std::string_view path) const { return ask_object(int(Verb::at), path, path); }
+std::vector<std::string> Hdf5::children() const { return ask<std::vector<std::string>>(int(Verb::children)); }
+Hdf5 Hdf5::group(std::string_view path) const { return path.empty() ? *this : ask_object(int(Verb::group), path, path); }
+void Hdf5::remove(std::string_view path) const { ask<void>(int(Verb::remove), path); }
+void Hdf5::copy_from(const Hdf5& source, std::string_view path) const { ask<void>(int(Verb::copy_from), source.remote_->number, path); }
 
 // ---- attributes -------------------------------------------------------------------------------------------------------------
 
-namespace {
-
-struct Attribute {
-  Id id, type, space;
-  hssize_t count;
-};
-
-Attribute open_attribute(const Hdf5& object, hid_t id, std::string_view name) {
-  Id attribute(H5Aopen(id, std::string(name).c_str(), H5P_DEFAULT));
-  if (attribute < 0) throw DataError(fmt::format("{}: has no readable attribute '{}'", object.where(), name));
-  Id type(H5Aget_type(attribute)), space(H5Aget_space(attribute));
-  const hssize_t count = H5Sget_simple_extent_npoints(space);
-  return {std::move(attribute), std::move(type), std::move(space), count};
-}
-
-[[noreturn]] void wrong_attribute(const Hdf5& object, std::string_view name, std::string_view wanted) {
-  throw DataError(fmt::format("{}: attribute '{}': wanted {}, got something else", object.where(), name, wanted));
-}
-
-}  // namespace
-
-bool Hdf5::has_attribute(std::string_view attribute) const { return H5Aexists(id(), std::string(attribute).c_str()) > 0; }
-
-std::vector<std::string> Hdf5::attributes() const {
-  std::vector<std::string> names;
-  const auto collect = [](hid_t, const char* name, const H5A_info_t*, void* out) -> herr_t {
-    static_cast<std::vector<std::string>*>(out)->emplace_back(name);
-    return 0;
-  };
-  if (H5Aiterate2(id(), H5_INDEX_NAME, H5_ITER_INC, nullptr, collect, &names) < 0) cannot_read(*this, "the list of attributes");
-  return names;
-}
-
-std::vector<std::string> Hdf5::texts(std::string_view attribute) const {
-  const Attribute a = open_attribute(*this, id(), attribute);
-  if (a.count <= 0) return {};
-  if (H5Tget_class(a.type) != H5T_STRING) wrong_attribute(*this, attribute, "text");
-  StringBuffer buffer(a.type, a.space, static_cast<size_t>(a.count));
-  if (H5Aread(a.id, buffer.type(), buffer.data()) < 0) cannot_read(*this, fmt::format("attribute '{}'", attribute));
-  return buffer.take();
-}
-
-std::string Hdf5::text(std::string_view attribute) const {
-  std::vector<std::string> found = texts(attribute);
-  if (found.size() != 1) wrong_attribute(*this, attribute, "one text");
-  return std::move(found.front());
-}
-
+bool Hdf5::has_attribute(std::string_view attribute) const { return ask<bool>(int(Verb::has_attribute), attribute); }
+std::vector<std::string> Hdf5::attributes() const { return ask<std::vector<std::string>>(int(Verb::attributes)); }
+std::string Hdf5::text(std::string_view attribute) const { return ask<std::string>(int(Verb::text), attribute); }
 std::string Hdf5::text_or(std::string_view attribute, std::string_view otherwise) const {
-  if (!has_attribute(attribute)) return std::string(otherwise);
-  const Attribute a = open_attribute(*this, id(), attribute);
-  return a.count == 1 && H5Tget_class(a.type) == H5T_STRING ? text(attribute) : std::string(otherwise);
+  return ask<std::string>(int(Verb::text_or), attribute, otherwise);
 }
-
+std::vector<std::string> Hdf5::texts(std::string_view attribute) const {
+  return ask<std::vector<std::string>>(int(Verb::texts), attribute);
+}
+std::int64_t Hdf5::integer(std::string_view attribute) const { return ask<std::int64_t>(int(Verb::integer), attribute); }
 std::vector<std::int64_t> Hdf5::integers(std::string_view attribute) const {
-  const Attribute a = open_attribute(*this, id(), attribute);
-  const H5T_class_t what = H5Tget_class(a.type);
-  if (what != H5T_INTEGER && what != H5T_ENUM && what != H5T_FLOAT) wrong_attribute(*this, attribute, "whole numbers");
-  std::vector<std::int64_t> values(static_cast<size_t>(std::max<hssize_t>(a.count, 0)));
-  if (!values.empty() && H5Aread(a.id, H5T_NATIVE_INT64, values.data()) < 0) cannot_read(*this, fmt::format("attribute '{}'", attribute));
-  return values;
+  return ask<std::vector<std::int64_t>>(int(Verb::integers), attribute);
 }
-
-std::int64_t Hdf5::integer(std::string_view attribute) const {
-  const std::vector<std::int64_t> found = integers(attribute);
-  if (found.size() != 1) wrong_attribute(*this, attribute, "one whole number");
-  return found.front();
-}
-
-Hdf5 Hdf5::referenced(std::string_view attribute) const {
-  const Attribute a = open_attribute(*this, id(), attribute);
-  hobj_ref_t reference = 0;
-  if (a.count != 1 || H5Tequal(a.type, H5T_STD_REF_OBJ) <= 0) wrong_attribute(*this, attribute, "an object reference");
-  if (H5Aread(a.id, H5T_STD_REF_OBJ, &reference) < 0) cannot_read(*this, fmt::format("attribute '{}'", attribute));
-  const hid_t object = H5Rdereference2(id(), H5P_DEFAULT, H5R_OBJECT, &reference);
-  if (object < 0) cannot_read(*this, fmt::format("the object that attribute '{}' refers to", attribute));
-  std::string path(static_cast<size_t>(std::max<ssize_t>(H5Iget_name(object, nullptr, 0), 0)) + 1, '\0');
-  H5Iget_name(object, path.data(), path.size());
-  path.pop_back();
-  return Hdf5(file_, object, path);
-}
-
-void Hdf5::set_attribute(std::string_view attribute, std::int64_t type, std::optional<size_t> count, const void* data) const {
-  quiet();
-  const std::string name(attribute);
-  const hsize_t extent = count.value_or(1);
-  const Id space(count ? H5Screate_simple(1, &extent, nullptr) : H5Screate(H5S_SCALAR));
-  if (has_attribute(attribute) && H5Adelete(id(), name.c_str()) < 0) cannot_write(*this, fmt::format("attribute '{}'", attribute));
-  const Id made_id(H5Acreate2(id(), name.c_str(), type, space, H5P_DEFAULT, H5P_DEFAULT));
-  if (made_id < 0 || (extent > 0 && H5Awrite(made_id, type, data) < 0)) cannot_write(*this, fmt::format("attribute '{}'", attribute));
-}
-
-void Hdf5::set(std::string_view attribute, std::string_view text) const {
-  const std::string copy(text);
-  const char* pointer = copy.c_str();
-  set_attribute(attribute, text_type(), std::nullopt, &pointer);
-}
-
-void Hdf5::set(std::string_view attribute, std::int64_t value) const { set_attribute(attribute, H5T_NATIVE_INT64, std::nullopt, &value); }
-void Hdf5::set(std::string_view attribute, double value) const { set_attribute(attribute, H5T_NATIVE_DOUBLE, std::nullopt, &value); }
-void Hdf5::set(std::string_view attribute, H5Bool value) const { set_attribute(attribute, bool_type(), std::nullopt, &value); }
-
+Hdf5 Hdf5::referenced(std::string_view attribute) const { return ask_object(int(Verb::referenced), {}, attribute); }
+void Hdf5::set(std::string_view attribute, std::string_view text) const { ask<void>(int(Verb::set_text), attribute, text); }
+void Hdf5::set(std::string_view attribute, std::int64_t value) const { ask<void>(int(Verb::set_integer), attribute, value); }
+void Hdf5::set(std::string_view attribute, double value) const { ask<void>(int(Verb::set_double), attribute, value); }
+void Hdf5::set(std::string_view attribute, H5Bool value) const { ask<void>(int(Verb::set_bool), attribute, value); }
 void Hdf5::set(std::string_view attribute, const std::vector<std::string>& texts) const {
-  std::vector<const char*> pointers;
-  for (const std::string& text : texts) pointers.push_back(text.c_str());
-  set_attribute(attribute, text_type(), pointers.size(), pointers.data());
+  ask<void>(int(Verb::set_texts), attribute, texts);
 }
-
 void Hdf5::set(std::string_view attribute, const std::vector<std::int64_t>& values) const {
-  set_attribute(attribute, H5T_NATIVE_INT64, values.size(), values.data());
+  ask<void>(int(Verb::set_integers), attribute, values);
 }
-
 void Hdf5::set_reference(std::string_view attribute, const Hdf5& target) const {
-  hobj_ref_t reference = 0;
-  if (H5Rcreate(&reference, target.id(), ".", H5R_OBJECT, -1) < 0) cannot_write(*this, fmt::format("attribute '{}'", attribute));
-  set_attribute(attribute, H5T_STD_REF_OBJ, std::nullopt, &reference);
+  ask<void>(int(Verb::set_reference), attribute, target.remote_->number);
+}
+void Hdf5::copy_attributes(const Hdf5& source) const { ask<void>(int(Verb::copy_attributes), source.remote_->number); }
+
+// ---- datasets ---------------------------------------------------------------------------------------------------------------
+
+H5Kind Hdf5::kind() const { return facts().kind; }
+size_t Hdf5::item_bytes() const { return static_cast<size_t>(ask<std::uint64_t>(int(Verb::item_bytes))); }
+Hdf5::Shape Hdf5::shape() const { return facts().shape; }
+bool Hdf5::is_null() const { return is_dataset() && ask<bool>(int(Verb::is_null)); }
+std::optional<std::uint64_t> Hdf5::contiguous_offset() const { return ask<std::optional<std::uint64_t>>(int(Verb::contiguous_offset)); }
+
+std::uint64_t Hdf5::rows() const {
+  const Shape& extent = facts().shape;
+  return extent.empty() ? 1 : extent[0];
 }
 
-void Hdf5::copy_attributes(const Hdf5& source) const {
-  for (const std::string& name : source.attributes()) {
-    const Attribute a = open_attribute(source, source.id(), name);
-    if (H5Tget_class(a.type) == H5T_REFERENCE) continue;
-    const Id memory(H5Tget_native_type(a.type, H5T_DIR_ASCEND));
-    const size_t count = static_cast<size_t>(std::max<hssize_t>(a.count, 0));
-    std::vector<char> bytes(count * H5Tget_size(memory));
-    if (memory < 0 || (count > 0 && H5Aread(a.id, memory, bytes.data()) < 0)) cannot_read(source, fmt::format("attribute '{}'", name));
-    if (has_attribute(name)) H5Adelete(id(), name.c_str());
-    const Id made_id(H5Acreate2(id(), name.c_str(), a.type, a.space, H5P_DEFAULT, H5P_DEFAULT));
-    const bool written = made_id >= 0 && (count == 0 || H5Awrite(made_id, memory, bytes.data()) >= 0);
-    if (count > 0) H5Dvlen_reclaim(memory, a.space, H5P_DEFAULT, bytes.data());
-    if (!written) cannot_write(*this, fmt::format("attribute '{}'", name));
+// Of a file that is only read, nothing changes.
+const Hdf5::Facts& Hdf5::facts() const {
+  const std::lock_guard lock(remote_->mutex);
+  if (remote_->facts && file_->how == H5Open::read) return *remote_->facts;
+  Facts facts;
+  facts.shape = ask<H5Shape>(int(Verb::shape));
+  facts.kind = ask<H5Kind>(int(Verb::kind));
+  if (file_->how == H5Open::read) facts.layout = ask<H5Layout>(int(Verb::layout));
+  remote_->facts = std::make_unique<Facts>(std::move(facts));
+  return *remote_->facts;
+}
+
+std::vector<std::string> Hdf5::read_strings(std::uint64_t begin, std::uint64_t end) const {
+  std::vector<std::string> out;
+  for (std::uint64_t from = begin; from < end; from += kRowsOfStrings) {
+    auto part = ask<std::vector<std::string>>(int(Verb::read_strings), from, std::min(from + kRowsOfStrings, end));
+    if (out.empty())
+      out = std::move(part);
+    else
+      std::move(part.begin(), part.end(), std::back_inserter(out));
   }
+  return out;
+}
+
+std::vector<std::string> Hdf5::read_strings() const { return read_strings(0, is_null() ? 0 : rows()); }
+
+// ---- writing ----------------------------------------------------------------------------------------------------------------
+
+Hdf5 Hdf5::allocate_items(H5Item item, std::string_view path, const Shape& shape, const H5Storage& storage) const {
+  return ask_object(int(Verb::allocate), path, item, path, shape, storage);
+}
+
+Hdf5 Hdf5::allocate_like(const Hdf5& source, std::string_view path, std::uint64_t rows) const {
+  return ask_object(int(Verb::allocate_like), path, source.remote_->number, path, rows);
+}
+
+void Hdf5::write_items(H5Item item, std::uint64_t begin, const void* values, size_t count) const {
+  const Shape extent = shape();
+  std::uint64_t width = 1;
+  for (size_t axis = 1; axis < extent.size(); ++axis) width *= extent[axis];
+  const size_t at_once = std::max<std::uint64_t>(kBytesAtOnce / bytes_of(item) / std::max<std::uint64_t>(width, 1), 1) * width;
+  const auto bytes = std::span(static_cast<const std::byte*>(values), count * bytes_of(item));
+  for (size_t from = 0; from < count || from == 0; from += std::max<size_t>(at_once, 1)) {
+    const size_t n = std::min(std::max<size_t>(at_once, 1), count - from);
+    ask<void>(int(Verb::write), item, begin + from / std::max<std::uint64_t>(width, 1),
+              bytes.subspan(from * bytes_of(item), n * bytes_of(item)));
+  }
+}
+
+void Hdf5::append_items(H5Item item, const void* values, size_t count) const {
+  const Shape extent = shape();
+  std::uint64_t width = 1;
+  for (size_t axis = 1; axis < extent.size(); ++axis) width *= extent[axis];
+  const size_t at_once =
+      std::max<std::uint64_t>(kBytesAtOnce / bytes_of(item) / std::max<std::uint64_t>(width, 1), 1) * std::max<std::uint64_t>(width, 1);
+  const auto bytes = std::span(static_cast<const std::byte*>(values), count * bytes_of(item));
+  for (size_t from = 0; from < count; from += at_once)
+    ask<void>(int(Verb::append), item, bytes.subspan(from * bytes_of(item), std::min(at_once, count - from) * bytes_of(item)));
+}
+
+void Hdf5::append_strings(std::span<const std::string> values) const {
+  for (size_t from = 0; from < values.size(); from += kRowsOfStrings)
+    ask<void>(int(Verb::append_strings), values.subspan(from, std::min<size_t>(kRowsOfStrings, values.size() - from)));
+}
+
+Hdf5 Hdf5::write_strings(std::string_view path, std::span<const std::string> values, const H5Storage& storage) const {
+  const Hdf5 dataset = ask_object(int(Verb::allocate_strings), path, path, static_cast<std::uint64_t>(values.size()), storage);
+  for (size_t from = 0; from < values.size(); from += kRowsOfStrings)
+    dataset.ask<void>(int(Verb::write_strings), static_cast<std::uint64_t>(from),
+                      values.subspan(from, std::min<size_t>(kRowsOfStrings, values.size() - from)));
+  return dataset;
+}
+
+Hdf5 Hdf5::write_string(std::string_view path, std::string_view value) const {
+  return ask_object(int(Verb::write_string), path, path, value);
+}
+
+void Hdf5::copy_rows(const Hdf5& source, std::span<const H5Range> ranges, std::uint64_t begin) const {
+  ask<void>(int(Verb::copy_rows), source.remote_->number, std::vector<H5Range>(ranges.begin(), ranges.end()), begin);
 }
 
 }  // namespace lc

@@ -1,9 +1,9 @@
-// The one place that touches HDF5's C handles: `Hdf5` is an open file, group or dataset; copying copies the handle.
-// A failed read is a DataError naming file:object, a failed write a ResourceError. Reading converts numbers as C casts do, but clamps at
-// the range.
+// Files in HDF5, from outside: `Hdf5` is an open file, group or dataset; copying copies the handle. The library itself runs in a process
+// of its own (engine/hdf5/server.h), because damaged files crash it and crafted ones lead it to other files; plain numbers are read
+// here, from the places it names, on all threads.
+// A failed read is a DataError naming file:object, a failed write a ResourceError. Links to other files, data kept in other files and
+// filters from plugins are refused. Reading converts numbers as C casts do, but clamps at the range.
 #pragma once
-#include <concepts>
-#include <cstdint>
 #include <filesystem>
 #include <memory>
 #include <optional>
@@ -12,29 +12,13 @@
 #include <string_view>
 #include <vector>
 
+#include "engine/hdf5/types.h"
+
 namespace lc {
-
-enum class H5Bool : std::int8_t { no, yes };  // stored as h5py stores numpy's bool: an enum FALSE, TRUE over int8
-enum class H5Kind : std::uint8_t { integer, floating, boolean, text, reference, other };
-
-template <class T>
-concept H5Value = std::same_as<T, float> || std::same_as<T, double> || std::same_as<T, std::int8_t> || std::same_as<T, std::uint8_t> ||
-    std::same_as<T, std::int16_t> || std::same_as<T, std::uint16_t> || std::same_as<T, std::int32_t> || std::same_as<T, std::uint32_t> ||
-    std::same_as<T, std::int64_t> || std::same_as<T, std::uint64_t> || std::same_as<T, H5Bool>;
-
-struct H5Storage {
-  int gzip = 0;                           // 0: not compressed; without gzip, chunk and grows the data are contiguous (mappable)
-  std::vector<std::uint64_t> chunk = {};  // empty: chosen, about 64 Ki elements
-  bool grows = false;                     // rows can be appended
-};
-
-struct H5Range {
-  std::uint64_t begin, end;
-};
 
 class Hdf5 {
  public:
-  using Shape = std::vector<std::uint64_t>;  // empty: a scalar
+  using Shape = H5Shape;
 
   static Hdf5 open(const std::filesystem::path& path);    // read-only, without file locks (they fail on NFS and Lustre)
   static Hdf5 create(const std::filesystem::path& path);  // cuts an existing file
@@ -135,54 +119,36 @@ class Hdf5 {
   // Rows of a dataset of the same type, strings included: the ranges of source, ascending, end to end from row `begin` on.
   void copy_rows(const Hdf5& source, std::span<const H5Range> ranges, std::uint64_t begin) const;
 
+  // DataError when the file was written to since it was opened for reading: what was read may be half old, half new.
+  void require_unchanged() const;
+
  private:
   struct File;
-  struct Handle;
-  enum class Item : std::uint8_t { f32, f64, i8, u8, i16, u16, i32, u32, i64, u64, boolean };
-  template <H5Value T>
-  static constexpr Item item() {
-    if constexpr (std::same_as<T, float>)
-      return Item::f32;
-    else if constexpr (std::same_as<T, double>)
-      return Item::f64;
-    else if constexpr (std::same_as<T, std::int8_t>)
-      return Item::i8;
-    else if constexpr (std::same_as<T, std::uint8_t>)
-      return Item::u8;
-    else if constexpr (std::same_as<T, std::int16_t>)
-      return Item::i16;
-    else if constexpr (std::same_as<T, std::uint16_t>)
-      return Item::u16;
-    else if constexpr (std::same_as<T, std::int32_t>)
-      return Item::i32;
-    else if constexpr (std::same_as<T, std::uint32_t>)
-      return Item::u32;
-    else if constexpr (std::same_as<T, std::int64_t>)
-      return Item::i64;
-    else if constexpr (std::same_as<T, std::uint64_t>)
-      return Item::u64;
-    else
-      return Item::boolean;
+  struct Remote;
+  struct Facts;
+  Hdf5(std::shared_ptr<File> file, std::shared_ptr<Remote> remote, std::string path);
+  static Hdf5 from_file(std::shared_ptr<File> file);
+  template <class R, class... A>
+  R ask(int verb, const A&... arguments) const;
+  template <class... A>
+  Hdf5 ask_object(int verb, std::string_view path, const A&... arguments) const;
+  template <class T>
+  static constexpr H5Item item() {
+    return h5_item<T>();
   }
-  Hdf5(std::shared_ptr<File> file, std::int64_t id, std::string path);
-  static Hdf5 from_file(const std::filesystem::path& path, std::int64_t id);
-  std::int64_t id() const;
   std::string join(std::string_view path) const;
-  Hdf5 made(std::string_view path, std::int64_t id) const;
-  Hdf5 create_dataset(std::string_view path, std::int64_t type, const Shape& shape, const H5Storage& storage) const;
-  void set_attribute(std::string_view attribute, std::int64_t type, std::optional<size_t> count, const void* data) const;
-  static std::int64_t memory_type(Item item);
+  const Facts& facts() const;
   std::uint64_t items_in(std::uint64_t begin, std::uint64_t end) const;  // DataError when it has fewer rows
-  void read_items(Item item, std::uint64_t begin, std::uint64_t end, void* out, size_t room) const;
-  Hdf5 allocate_items(Item item, std::string_view path, const Shape& shape, const H5Storage& storage) const;
-  void write_items(Item item, std::uint64_t begin, const void* values, size_t count) const;
-  void append_items(Item item, const void* values, size_t count) const;
-  void load(std::int64_t type, std::uint64_t begin, std::uint64_t count, void* out) const;
-  void store(std::int64_t type, std::uint64_t begin, std::uint64_t count, const void* data) const;
-  std::uint64_t extend(std::uint64_t count) const;
+  void read_items(H5Item item, std::uint64_t begin, std::uint64_t end, void* out, size_t room) const;
+  bool read_here(H5Item item, H5Range rows, std::byte* out) const;  // false: of a kind that only the library reads
+  void read_piece(H5Item item, H5Range rows, std::byte* out) const;
+  bool read_chunks(H5Item item, H5Range rows, std::byte* out) const;
+  Hdf5 allocate_items(H5Item item, std::string_view path, const Shape& shape, const H5Storage& storage) const;
+  void write_items(H5Item item, std::uint64_t begin, const void* values, size_t count) const;
+  void append_items(H5Item item, const void* values, size_t count) const;
 
   std::shared_ptr<File> file_;
-  std::shared_ptr<Handle> handle_;  // closed before the file
+  std::shared_ptr<Remote> remote_;
   std::string path_;
 };
 

@@ -8,6 +8,7 @@
 
 #include "engine/build.h"
 #include "engine/errors.h"
+#include "engine/hdf5/server.h"
 #include "tools/commands/command.h"
 
 namespace {
@@ -20,6 +21,7 @@ int fail(int code, const std::string& line) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  if (const std::optional<int> code = lc::serve_files(argc, argv)) return *code;
   std::signal(SIGXFSZ, SIG_IGN);  // a file-size limit is then an error of write(), with a message
   CLI::App program("LangCell: cells and the words for them. Train on your own cells, label cells by a text.", "langcell");
   program.set_version_flag("--version", std::string("langcell ") + lc::build::kVersion);

@@ -4,7 +4,7 @@
 #include <cerrno>
 #include <cstdlib>
 
-#include "engine/hdf5_handles.h"
+#include "engine/hdf5/handles.h"
 extern "C" {
 #include <liblzf/lzf.h>
 }

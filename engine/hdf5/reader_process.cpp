@@ -1,0 +1,197 @@
+#include "engine/hdf5/reader_process.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <poll.h>
+#include <spawn.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <chrono>
+#include <csignal>
+#include <ctime>
+#include <string_view>
+#include <utility>
+
+#include "engine/errors.h"
+
+extern char** environ;
+
+namespace lc::h5 {
+
+namespace {
+
+constexpr double kBusySeconds = 8;      // of the reader's CPU time without a byte moved: it goes round in circles
+constexpr double kSilentSeconds = 300;  // without either: a disk or a stopped process
+
+struct Descriptor {  // closed when nobody took it
+  int number = -1;
+  ~Descriptor() {
+    if (number >= 0) ::close(number);
+  }
+  int release() { return std::exchange(number, -1); }
+};
+
+[[noreturn]] void cannot_start(const char* step, int code) {
+  throw ResourceError(fmt::format("the reader of files cannot be started: {}: {}; check the limits on processes, open files and memory",
+                                  step, std::strerror(code)));
+}
+
+std::vector<char*> environment() {  // nothing that changes what HDF5 does
+  std::vector<char*> kept;
+  for (char** entry = environ; *entry; ++entry)
+    if (!std::string_view(*entry).starts_with("HDF5_")) kept.push_back(*entry);
+  kept.push_back(nullptr);
+  return kept;
+}
+
+pid_t spawn(int socket, int shared) {
+  posix_spawn_file_actions_t actions;
+  posix_spawn_file_actions_init(&actions);
+  posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDWR, 0);
+  posix_spawn_file_actions_addopen(&actions, 1, "/dev/null", O_RDWR, 0);
+  posix_spawn_file_actions_adddup2(&actions, socket, kSocket);
+  posix_spawn_file_actions_adddup2(&actions, shared, kShared);
+  std::string name = kReaderName;
+  char* arguments[] = {name.data(), nullptr};
+  pid_t process = -1;
+  const int code = posix_spawn(&process, "/proc/self/exe", &actions, nullptr, arguments, environment().data());
+  posix_spawn_file_actions_destroy(&actions);
+  if (code != 0) cannot_start("posix_spawn", code);
+  return process;
+}
+
+double cpu_seconds(pid_t process) {
+  clockid_t clock{};
+  timespec used{};
+  if (clock_getcpuclockid(process, &clock) != 0 || clock_gettime(clock, &used) != 0) return 0;
+  return static_cast<double>(used.tv_sec) + 1e-9 * static_cast<double>(used.tv_nsec);
+}
+
+double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+
+// Descriptors above those the reader gets, so that giving them their numbers does not close another.
+int above(int descriptor) {
+  const int moved = fcntl(descriptor, F_DUPFD_CLOEXEC, 16);
+  const int code = errno;
+  ::close(descriptor);
+  if (moved < 0) cannot_start("fcntl", code);
+  return moved;
+}
+
+[[noreturn]] void rethrow(int code, const std::string& line) {
+  switch (code) {
+    case 2:
+      throw UsageError(line);
+    case 3:
+      throw DataError(line);
+    case 4:
+      throw ModelError(line);
+    case 5:
+      throw ResourceError(line);
+    default:
+      throw ShapeError(line);
+  }
+}
+
+}  // namespace
+
+std::shared_ptr<ReaderProcess> ReaderProcess::get() {
+  static std::mutex mutex;
+  static std::weak_ptr<ReaderProcess> last;
+  static std::shared_ptr<ReaderProcess> kept;  // between files, while it lives
+  const std::lock_guard lock(mutex);
+  if (kept && !kept->alive_) kept.reset();
+  if (!kept) kept = std::make_shared<ReaderProcess>();
+  return kept;
+}
+
+ReaderProcess::ReaderProcess() { start(); }
+
+void ReaderProcess::start() {
+  int pair[2];
+  if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0) cannot_start("socketpair", errno);
+  Descriptor mine{pair[0]}, theirs{above(pair[1])};
+  const int memory = memfd_create("langcell-progress", MFD_CLOEXEC);
+  if (memory < 0) cannot_start("memfd_create", errno);
+  const Descriptor shared{above(memory)};
+  if (ftruncate(shared.number, sizeof(Progress)) != 0) cannot_start("ftruncate", errno);
+  void* page = mmap(nullptr, sizeof(Progress), PROT_READ, MAP_SHARED, shared.number, 0);
+  if (page == MAP_FAILED) cannot_start("mmap", errno);
+  progress_ = static_cast<Progress*>(page);
+  const timeval patience{60, 0};  // for the rest of an answer that has begun
+  setsockopt(mine.number, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+  process_ = spawn(theirs.number, shared.number);
+  socket_ = mine.release();
+  alive_ = true;
+}
+
+ReaderProcess::~ReaderProcess() {
+  if (socket_ >= 0) ::close(socket_);  // it leaves then
+  if (process_ > 0) {
+    int status = 0;
+    if (!alive_) kill(process_, SIGKILL);
+    while (waitpid(process_, &status, 0) < 0 && errno == EINTR) {}
+  }
+  if (progress_) munmap(progress_, sizeof(Progress));
+}
+
+void ReaderProcess::lost(const std::string& file, const std::string& how) {
+  alive_ = false;
+  throw DataError(fmt::format("{}: {}; the file is damaged, copy or download it again", file, how));
+}
+
+void ReaderProcess::wait_for_answer(const std::string& file) {
+  std::uint64_t moved = progress_->load(std::memory_order_relaxed);
+  double busy = cpu_seconds(process_), silent = now();
+  for (pollfd waiting{socket_, POLLIN, 0}; poll(&waiting, 1, 250) <= 0;) {
+    if (const std::uint64_t m = progress_->load(std::memory_order_relaxed); m != moved) {
+      moved = m, busy = cpu_seconds(process_), silent = now();
+    } else if (cpu_seconds(process_) - busy > kBusySeconds || now() - silent > kSilentSeconds) {
+      kill(process_, SIGKILL);
+      lost(file, "reading it goes round in circles and was ended");
+    }
+  }
+}
+
+Wire ReaderProcess::ask(const Wire& question, const std::string& file, int descriptor) {
+  const std::lock_guard lock(mutex_);
+  if (!alive_) throw DataError(fmt::format("{}: cannot be read further; its reader has ended", file));
+  const Socket socket(socket_);
+  bool sent = true;
+  if (!forgotten_.empty()) {
+    Wire forget;
+    forget.put(Verb::forget), forget.put(std::exchange(forgotten_, {}));
+    sent = socket.send(forget, -1);
+  }
+  std::optional<Socket::Message> answer;
+  if (sent && socket.send(question, descriptor)) {
+    wait_for_answer(file);
+    answer = socket.receive();
+  }
+  if (!answer) {
+    int status = 0;
+    kill(process_, SIGKILL);
+    while (waitpid(process_, &status, 0) < 0 && errno == EINTR) {}
+    process_ = -1;
+    const bool signalled = WIFSIGNALED(status) && WTERMSIG(status) != SIGKILL;
+    lost(file, signalled ? fmt::format("reading it fails with a {}", strsignal(WTERMSIG(status))) : "its reader ended without an answer");
+  }
+  if (answer->descriptor >= 0) ::close(answer->descriptor);
+  const int code = answer->wire.get<int>();
+  if (code != 0) rethrow(code, answer->wire.get<std::string>());
+  return std::move(answer->wire);
+}
+
+void ReaderProcess::forget(std::uint32_t object) noexcept {
+  try {
+    const std::lock_guard lock(mutex_);
+    forgotten_.push_back(object);
+  } catch (...) {  // it stays open until the reader ends
+  }
+}
+
+}  // namespace lc::h5

@@ -1,0 +1,44 @@
+// This process's side of the reader of files: starts it, asks it, waits for it, notices when it dies or goes silent.
+#pragma once
+#include <sys/types.h>
+
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "engine/hdf5/object.h"
+#include "engine/hdf5/progress.h"
+#include "engine/hdf5/socket.h"
+#include "engine/hdf5/verbs.h"
+
+namespace lc::h5 {
+
+class ReaderProcess {
+ public:
+  // The one of this process, started when there is none. ResourceError when it cannot be.
+  static std::shared_ptr<ReaderProcess> get();
+  ReaderProcess();
+  ~ReaderProcess();
+  ReaderProcess(const ReaderProcess&) = delete;
+  ReaderProcess& operator=(const ReaderProcess&) = delete;
+
+  // The answer's result; an error of the reader is thrown as what it is. file: named when the reader dies of the question (DataError).
+  Wire ask(const Wire& question, const std::string& file, int descriptor = -1);
+  void forget(std::uint32_t object) noexcept;  // with the next question
+  pid_t process() const { return process_; }
+
+ private:
+  void start();
+  void wait_for_answer(const std::string& file);
+  [[noreturn]] void lost(const std::string& file, const std::string& how);
+
+  std::mutex mutex_;
+  std::vector<std::uint32_t> forgotten_;
+  pid_t process_ = -1;
+  int socket_ = -1;
+  Progress* progress_ = nullptr;
+  bool alive_ = false;
+};
+
+}  // namespace lc::h5
