@@ -173,19 +173,19 @@ bool Hdf5::is_null() const { return is_dataset() && ask<bool>(int(Verb::is_null)
 std::optional<std::uint64_t> Hdf5::contiguous_offset() const { return ask<std::optional<std::uint64_t>>(int(Verb::contiguous_offset)); }
 
 std::uint64_t Hdf5::rows() const {
-  const Shape& extent = facts().shape;
+  const Shape extent = facts().shape;
   return extent.empty() ? 1 : extent[0];
 }
 
 // Of a file that is only read, nothing changes.
-const Hdf5::Facts& Hdf5::facts() const {
+H5Facts Hdf5::facts() const {
+  if (file_->how != H5Open::read) {
+    auto now = ask<H5Facts>(int(Verb::facts));
+    now.layout = {};  // bytes may be on their way to the file
+    return now;
+  }
   const std::lock_guard lock(remote_->mutex);
-  if (remote_->facts && file_->how == H5Open::read) return *remote_->facts;
-  Facts facts;
-  facts.shape = ask<H5Shape>(int(Verb::shape));
-  facts.kind = ask<H5Kind>(int(Verb::kind));
-  if (file_->how == H5Open::read) facts.layout = ask<H5Layout>(int(Verb::layout));
-  remote_->facts = std::make_unique<Facts>(std::move(facts));
+  if (!remote_->facts) remote_->facts = ask<H5Facts>(int(Verb::facts));
   return *remote_->facts;
 }
 

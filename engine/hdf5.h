@@ -125,7 +125,6 @@ class Hdf5 {
  private:
   struct File;
   struct Remote;
-  struct Facts;
   Hdf5(std::shared_ptr<File> file, std::shared_ptr<Remote> remote, std::string path);
   static Hdf5 from_file(std::shared_ptr<File> file);
   template <class R, class... A>
@@ -137,7 +136,7 @@ class Hdf5 {
     return h5_item<T>();
   }
   std::string join(std::string_view path) const;
-  const Facts& facts() const;
+  H5Facts facts() const;
   std::uint64_t items_in(std::uint64_t begin, std::uint64_t end) const;  // DataError when it has fewer rows
   void read_items(H5Item item, std::uint64_t begin, std::uint64_t end, void* out, size_t room) const;
   bool read_here(H5Item item, H5Range rows, std::byte* out) const;  // false: of a kind that only the library reads

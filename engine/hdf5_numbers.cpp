@@ -18,6 +18,7 @@ namespace {
 
 constexpr std::uint64_t kBytesAtOnce = std::uint64_t{32} << 20, kLargestChunk = std::uint64_t{1} << 30;
 constexpr std::uint64_t kKept = std::uint64_t{256} << 20;  // bytes of chunks held for the next read
+constexpr std::uint64_t kWorthAThread = 128 << 10;         // bytes
 constexpr std::uint64_t kMostPieces = 1 << 20;
 
 std::uint64_t width_of(const H5Shape& shape) {
@@ -30,7 +31,7 @@ std::uint64_t width_of(const H5Shape& shape) {
 }  // namespace
 
 std::uint64_t Hdf5::items_in(std::uint64_t begin, std::uint64_t end) const {
-  const Shape& extent = facts().shape;
+  const Shape extent = facts().shape;
   const std::uint64_t all = extent.empty() ? 1 : extent[0];
   std::uint64_t items = 0;
   if (end < begin || end > all) throw DataError(fmt::format("{}: wanted rows {} to {}, it has {}", where(), begin, end, all));
@@ -68,7 +69,7 @@ void Hdf5::read_items(H5Item item, std::uint64_t begin, std::uint64_t end, void*
 }
 
 bool Hdf5::read_here(H5Item item, H5Range rows, std::byte* out) const {
-  const Facts& f = facts();
+  const H5Facts f = facts();
   const H5Layout& layout = f.layout;
   if (!layout.item || item == H5Item::boolean || f.shape.empty() || f.shape.size() > 2) return false;
   if (layout.offset) return read_piece(item, rows, out), true;
@@ -78,7 +79,7 @@ bool Hdf5::read_here(H5Item item, H5Range rows, std::byte* out) const {
 }
 
 void Hdf5::read_piece(H5Item item, H5Range rows, std::byte* out) const {
-  const Facts& f = facts();
+  const H5Facts f = facts();
   const std::uint64_t width = width_of(f.shape), stored = bytes_of(*f.layout.item), wanted = bytes_of(item);
   const std::uint64_t first = rows.begin * width, count = (rows.end - rows.begin) * width;
   const std::string place = where();
@@ -93,7 +94,7 @@ void Hdf5::read_piece(H5Item item, H5Range rows, std::byte* out) const {
 }
 
 bool Hdf5::read_chunks(H5Item item, H5Range rows, std::byte* out) const {
-  const Facts& f = facts();
+  const H5Facts f = facts();
   const h5::Grid grid{f.shape, f.layout.chunk};
   const std::uint64_t band = grid.chunks_of_row_band(), side = grid.chunk[0];
   const std::uint64_t first = rows.begin / side * band, end = (rows.end + side - 1) / side * band;
@@ -110,20 +111,24 @@ bool Hdf5::read_chunks(H5Item item, H5Range rows, std::byte* out) const {
   const bool keeps = rows.end % side != 0 && rows.end < f.shape[0] && band * chunk_bytes <= kKept;
   const std::string place = where();
   std::vector<std::vector<std::byte>> kept(keeps ? band : 0);
-  parallel_for(static_cast<std::int64_t>(pieces.size()), 1, [&](std::int64_t i, std::int64_t, std::int64_t) {
-    const std::uint64_t number = first + static_cast<std::uint64_t>(i);
-    std::vector<std::byte> values;
-    if (const auto there = held.find(number); there != held.end()) {
-      values = std::move(there->second);
-    } else {
-      const H5Piece& piece = pieces[static_cast<size_t>(i)];
-      std::vector<std::byte> stored(piece.bytes);
-      h5::read_exactly(file_->descriptor, piece.offset, stored, place);
-      values = h5::unfiltered(stored, f.layout, piece.skipped_filters, chunk_bytes, place);
-    }
-    grid.copy(number, values, rows, {*f.layout.item, item}, out);
-    if (keeps && number >= end - band) kept[number - (end - band)] = std::move(values);
-  });
+  const std::uint64_t at_once = std::max<std::uint64_t>(kWorthAThread / std::max<std::uint64_t>(chunk_bytes, 1), 1);
+  parallel_for(static_cast<std::int64_t>(pieces.size()), static_cast<std::int64_t>(at_once),
+               [&](std::int64_t begin, std::int64_t stop, std::int64_t) {
+                 for (std::int64_t i = begin; i < stop; ++i) {
+                   const std::uint64_t number = first + static_cast<std::uint64_t>(i);
+                   std::vector<std::byte> values;
+                   if (const auto there = held.find(number); there != held.end()) {
+                     values = std::move(there->second);
+                   } else {
+                     const H5Piece& piece = pieces[static_cast<size_t>(i)];
+                     std::vector<std::byte> stored(piece.bytes);
+                     h5::read_exactly(file_->descriptor, piece.offset, stored, place);
+                     values = h5::unfiltered(stored, f.layout, piece.skipped_filters, chunk_bytes, place);
+                   }
+                   grid.copy(number, values, rows, {*f.layout.item, item}, out);
+                   if (keeps && number >= end - band) kept[number - (end - band)] = std::move(values);
+                 }
+               });
   for (size_t i = 0; i < kept.size(); ++i) remote_->chunks.emplace(end - band + i, std::move(kept[i]));
   return true;
 }

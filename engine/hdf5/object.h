@@ -46,12 +46,11 @@ class H5Object {
   void set_reference(std::string_view attribute, const H5Object& target) const;
   void copy_attributes(const H5Object& source) const;
 
-  H5Kind kind() const;
   size_t item_bytes() const;
   H5Shape shape() const;
   bool is_null() const;
   std::optional<std::uint64_t> contiguous_offset() const;
-  H5Layout layout() const;
+  H5Facts facts() const;
   std::vector<H5Piece> pieces(std::uint64_t first, std::uint64_t end) const;  // of chunks first … end − 1 of the grid, last axis fastest
   std::vector<std::byte> read(H5Item item, std::uint64_t begin, std::uint64_t end) const;  // rows, converted
   std::vector<std::string> read_strings(std::uint64_t begin, std::uint64_t end) const;
@@ -71,8 +70,10 @@ class H5Object {
   struct Handle;
   H5Object(std::shared_ptr<File> file, std::int64_t id, std::string path);
   std::int64_t id() const;
+  H5Kind kind() const;
   std::string join(std::string_view path) const;
   H5Object made(std::string_view path, std::int64_t id) const;
+  H5Layout layout() const;
   void refuse_links(const std::string& step) const;
   H5Object create_dataset(std::string_view path, std::int64_t type, const H5Shape& shape, const H5Storage& storage) const;
   void set_attribute(std::string_view attribute, std::int64_t type, std::optional<size_t> count, const void* data) const;

@@ -11,7 +11,7 @@ using namespace h5;
 
 namespace {
 
-constexpr std::uint64_t kLargestAnswer = std::uint64_t{256} << 20;  // bytes
+constexpr std::uint64_t kLargestAnswer = std::uint64_t{64} << 20;  // bytes
 
 }  // namespace
 

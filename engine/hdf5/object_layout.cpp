@@ -64,6 +64,8 @@ H5Layout H5Object::layout() const {
   return layout;
 }
 
+H5Facts H5Object::facts() const { return {kind(), shape(), layout()}; }
+
 std::vector<H5Piece> H5Object::pieces(std::uint64_t first, std::uint64_t end) const {
   const H5Shape extent = shape(), chunk = layout().chunk;
   constexpr std::uint64_t kMost = 1 << 20;

@@ -2,7 +2,6 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <poll.h>
 #include <spawn.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
@@ -24,7 +23,7 @@ namespace lc::h5 {
 
 namespace {
 
-constexpr double kBusySeconds = 8;      // of the reader's CPU time without a byte moved: it goes round in circles
+constexpr double kBusySeconds = 3;      // of the reader's CPU time without a byte moved: it goes round in circles
 constexpr double kSilentSeconds = 300;  // without either: a disk or a stopped process
 
 struct Descriptor {  // closed when nobody took it
@@ -122,15 +121,16 @@ void ReaderProcess::start() {
   void* page = mmap(nullptr, sizeof(Progress), PROT_READ, MAP_SHARED, shared.number, 0);
   if (page == MAP_FAILED) cannot_start("mmap", errno);
   progress_ = static_cast<Progress*>(page);
-  const timeval patience{60, 0};  // for the rest of an answer that has begun
+  const timeval patience{0, 250000};
   setsockopt(mine.number, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
   process_ = spawn(theirs.number, shared.number);
-  socket_ = mine.release();
+  descriptor_ = mine.release();
+  socket_.emplace(descriptor_);
   alive_ = true;
 }
 
 ReaderProcess::~ReaderProcess() {
-  if (socket_ >= 0) ::close(socket_);  // it leaves then
+  if (descriptor_ >= 0) ::close(descriptor_);  // it leaves then
   if (process_ > 0) {
     int status = 0;
     if (!alive_) kill(process_, SIGKILL);
@@ -144,34 +144,30 @@ void ReaderProcess::lost(const std::string& file, const std::string& how) {
   throw DataError(fmt::format("{}: {}; the file is damaged, copy or download it again", file, how));
 }
 
-void ReaderProcess::wait_for_answer(const std::string& file) {
-  std::uint64_t moved = progress_->load(std::memory_order_relaxed);
-  double busy = cpu_seconds(process_), silent = now();
-  for (pollfd waiting{socket_, POLLIN, 0}; poll(&waiting, 1, 250) <= 0;) {
-    if (const std::uint64_t m = progress_->load(std::memory_order_relaxed); m != moved) {
+std::optional<Wire> ReaderProcess::answer_to(const Wire& question, const std::string& file, int descriptor) {
+  if (!forgotten_.empty()) {
+    Wire forget;
+    forget.put(Verb::forget), forget.put(std::exchange(forgotten_, {}));
+    if (!socket_->send(forget)) return std::nullopt;
+  }
+  if (!socket_->send(question, descriptor)) return std::nullopt;
+  std::optional<std::uint64_t> moved;
+  double busy = 0, silent = 0;
+  return socket_->receive([&] {
+    const std::uint64_t m = progress_->load(std::memory_order_relaxed);
+    if (moved != m) {
       moved = m, busy = cpu_seconds(process_), silent = now();
     } else if (cpu_seconds(process_) - busy > kBusySeconds || now() - silent > kSilentSeconds) {
       kill(process_, SIGKILL);
       lost(file, "reading it goes round in circles and was ended");
     }
-  }
+  });
 }
 
 Wire ReaderProcess::ask(const Wire& question, const std::string& file, int descriptor) {
   const std::lock_guard lock(mutex_);
   if (!alive_) throw DataError(fmt::format("{}: cannot be read further; its reader has ended", file));
-  const Socket socket(socket_);
-  bool sent = true;
-  if (!forgotten_.empty()) {
-    Wire forget;
-    forget.put(Verb::forget), forget.put(std::exchange(forgotten_, {}));
-    sent = socket.send(forget, -1);
-  }
-  std::optional<Socket::Message> answer;
-  if (sent && socket.send(question, descriptor)) {
-    wait_for_answer(file);
-    answer = socket.receive();
-  }
+  std::optional<Wire> answer = answer_to(question, file, descriptor);
   if (!answer) {
     int status = 0;
     kill(process_, SIGKILL);
@@ -180,10 +176,8 @@ Wire ReaderProcess::ask(const Wire& question, const std::string& file, int descr
     const bool signalled = WIFSIGNALED(status) && WTERMSIG(status) != SIGKILL;
     lost(file, signalled ? fmt::format("reading it fails with a {}", strsignal(WTERMSIG(status))) : "its reader ended without an answer");
   }
-  if (answer->descriptor >= 0) ::close(answer->descriptor);
-  const int code = answer->wire.get<int>();
-  if (code != 0) rethrow(code, answer->wire.get<std::string>());
-  return std::move(answer->wire);
+  if (const int code = answer->get<int>(); code != 0) rethrow(code, answer->get<std::string>());
+  return std::move(*answer);
 }
 
 void ReaderProcess::forget(std::uint32_t object) noexcept {

@@ -4,6 +4,7 @@
 
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -30,13 +31,14 @@ class ReaderProcess {
 
  private:
   void start();
-  void wait_for_answer(const std::string& file);
+  std::optional<Wire> answer_to(const Wire& question, const std::string& file, int descriptor);
   [[noreturn]] void lost(const std::string& file, const std::string& how);
 
   std::mutex mutex_;
   std::vector<std::uint32_t> forgotten_;
   pid_t process_ = -1;
-  int socket_ = -1;
+  std::optional<Socket> socket_;
+  int descriptor_ = -1;  // of the socket
   Progress* progress_ = nullptr;
   bool alive_ = false;
 };

@@ -24,12 +24,6 @@ struct Hdf5::File {
   std::shared_ptr<h5::ReaderProcess> reader;
 };
 
-struct Hdf5::Facts {
-  H5Kind kind = H5Kind::other;
-  H5Shape shape;
-  H5Layout layout;  // empty where the file is written to
-};
-
 struct Hdf5::Remote {
   Remote(std::shared_ptr<h5::ReaderProcess> reader_, std::uint32_t number_, bool dataset_)
       : reader(std::move(reader_)), number(number_), dataset(dataset_) {}
@@ -41,7 +35,7 @@ struct Hdf5::Remote {
   std::uint32_t number;
   bool dataset;
   std::mutex mutex;
-  std::unique_ptr<Facts> facts;
+  std::optional<H5Facts> facts;
   std::map<std::uint64_t, std::vector<std::byte>> chunks;  // those that the next rows begin in
 };
 

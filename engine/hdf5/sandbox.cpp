@@ -8,6 +8,7 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
+#include <unistd.h>
 
 #include <cerrno>
 #include <csignal>
@@ -83,11 +84,13 @@ void enter_sandbox(int socket) {
   setrlimit(RLIMIT_DATA, &memory);
   setrlimit(RLIMIT_CORE, &none);
   Filter filter;
-  filter.allow({SYS_read,         SYS_pread64,   SYS_pwrite64,    SYS_lseek,        SYS_ftruncate,      SYS_fsync,
-                SYS_fdatasync,    SYS_close,     SYS_brk,         SYS_munmap,       SYS_mremap,         SYS_madvise,
-                SYS_futex,        SYS_exit,      SYS_exit_group,  SYS_rt_sigreturn, SYS_rt_sigprocmask, SYS_clock_gettime,
-                SYS_gettimeofday, SYS_getrandom, SYS_sched_yield, SYS_getpid,       SYS_gettid,         SYS_recvmsg});
-  filter.allow_if(SYS_sendto, 0, static_cast<std::uint32_t>(socket));
+  filter.allow({SYS_read,         SYS_pread64,   SYS_pwrite64,    SYS_lseek,           SYS_ftruncate,      SYS_fsync,
+                SYS_fdatasync,    SYS_close,     SYS_brk,         SYS_munmap,          SYS_mremap,         SYS_madvise,
+                SYS_futex,        SYS_exit,      SYS_exit_group,  SYS_rt_sigreturn,    SYS_rt_sigprocmask, SYS_clock_gettime,
+                SYS_gettimeofday, SYS_getrandom, SYS_sched_yield, SYS_clock_nanosleep, SYS_nanosleep,      SYS_getpid,
+                SYS_gettid,       SYS_recvmsg});
+  filter.allow_if(SYS_sendmsg, 0, static_cast<std::uint32_t>(socket));
+  filter.allow_if(SYS_tgkill, 0, static_cast<std::uint32_t>(getpid()));  // abort()
   filter.allow_without(SYS_mmap, 2, PROT_EXEC);
   filter.allow_without(SYS_mprotect, 2, PROT_EXEC);
   filter.refuse(

@@ -134,18 +134,14 @@ void Server::ask(Verb verb, const H5Object& on, Wire& in) {
       return call(&O::integers, on, in);
     case Verb::referenced:
       return call(&O::referenced, on, in);
-    case Verb::kind:
-      return call(&O::kind, on, in);
+    case Verb::facts:
+      return call(&O::facts, on, in);
     case Verb::item_bytes:
       return call(&O::item_bytes, on, in);
-    case Verb::shape:
-      return call(&O::shape, on, in);
     case Verb::is_null:
       return call(&O::is_null, on, in);
     case Verb::contiguous_offset:
       return call(&O::contiguous_offset, on, in);
-    case Verb::layout:
-      return call(&O::layout, on, in);
     case Verb::pieces:
       return call(&O::pieces, on, in);
     case Verb::read:
@@ -254,12 +250,12 @@ int serve() {
   quiet();
   enter_sandbox(kSocket);
   Server server;
-  const Socket socket(kSocket);
-  while (std::optional<Socket::Message> question = socket.receive()) {
-    const auto verb = question->wire.get<Verb>();
-    const Wire reply = server.answer(verb, question->wire, question->descriptor);
+  Socket socket(kSocket);
+  while (std::optional<Wire> question = socket.receive()) {
+    const auto verb = question->get<Verb>();
+    const Wire reply = server.answer(verb, *question, verb == Verb::open ? socket.take_descriptor() : -1);
     answered = answered + 1;
-    if (verb != Verb::forget && !socket.send(reply, -1)) break;
+    if (verb != Verb::forget && !socket.send(reply)) break;
   }
   return 0;
 }

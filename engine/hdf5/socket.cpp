@@ -11,67 +11,64 @@
 
 namespace lc::h5 {
 
-namespace {
-
-bool send_all(int socket, const void* from, size_t bytes) {
-  const auto* at = static_cast<const char*>(from);
-  while (bytes > 0) {
-    const ssize_t sent = ::send(socket, at, bytes, MSG_NOSIGNAL);
+bool Socket::send(const Wire& wire, int descriptor) const {
+  std::uint64_t head = wire.bytes().size();
+  iovec parts[] = {{&head, sizeof head}, {const_cast<std::byte*>(wire.bytes().data()), wire.bytes().size()}};
+  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
+  msghdr message{};
+  message.msg_iov = parts, message.msg_iovlen = 2;
+  if (descriptor >= 0) {
+    message.msg_control = control, message.msg_controllen = sizeof control;
+    cmsghdr* attached = CMSG_FIRSTHDR(&message);
+    attached->cmsg_level = SOL_SOCKET, attached->cmsg_type = SCM_RIGHTS, attached->cmsg_len = CMSG_LEN(sizeof(int));
+    std::memcpy(CMSG_DATA(attached), &descriptor, sizeof descriptor);
+  }
+  while (message.msg_iovlen > 0) {
+    const ssize_t sent = sendmsg(descriptor_, &message, MSG_NOSIGNAL);
     if (sent < 0 && errno == EINTR) continue;
     if (sent <= 0) return false;
-    at += sent, bytes -= static_cast<size_t>(sent);
+    message.msg_control = nullptr, message.msg_controllen = 0;
+    for (auto left = static_cast<size_t>(sent); message.msg_iovlen > 0;) {
+      iovec& part = *message.msg_iov;
+      const size_t n = std::min(left, part.iov_len);
+      part.iov_base = static_cast<char*>(part.iov_base) + n, part.iov_len -= n, left -= n;
+      if (part.iov_len > 0) break;
+      ++message.msg_iov, --message.msg_iovlen;
+    }
   }
   return true;
 }
 
-bool send_with_descriptor(int socket, const std::uint64_t& head, int descriptor) {
-  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
-  iovec part{const_cast<std::uint64_t*>(&head), sizeof head};
-  msghdr message{};
-  message.msg_iov = &part, message.msg_iovlen = 1;
-  message.msg_control = control, message.msg_controllen = sizeof control;
-  cmsghdr* attached = CMSG_FIRSTHDR(&message);
-  attached->cmsg_level = SOL_SOCKET, attached->cmsg_type = SCM_RIGHTS, attached->cmsg_len = CMSG_LEN(sizeof(int));
-  std::memcpy(CMSG_DATA(attached), &descriptor, sizeof descriptor);
-  ssize_t sent = 0;
-  do sent = sendmsg(socket, &message, MSG_NOSIGNAL);
-  while (sent < 0 && errno == EINTR);
-  return sent == sizeof head;
-}
-
-}  // namespace
-
-bool Socket::send(const Wire& wire, int descriptor) const {
-  const std::uint64_t head = wire.bytes().size();
-  const bool sent = descriptor < 0 ? send_all(descriptor_, &head, sizeof head) : send_with_descriptor(descriptor_, head, descriptor);
-  return sent && send_all(descriptor_, wire.bytes().data(), wire.bytes().size());
-}
-
-bool Socket::receive_all(void* to, size_t bytes, int* descriptor) const {
-  auto* at = static_cast<char*>(to);
-  while (bytes > 0) {
+bool Socket::receive_all(std::byte* to, size_t bytes, const std::function<void()>& waits) {
+  for (;;) {
+    const size_t n = std::min(bytes, end_ - begin_);
+    std::copy_n(buffer_.begin() + static_cast<std::ptrdiff_t>(begin_), n, to);
+    begin_ += n, to += n, bytes -= n;
+    if (bytes == 0) return true;
     alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
-    iovec part{at, bytes};
+    iovec parts[] = {{to, bytes}, {buffer_.data(), buffer_.size()}};
     msghdr message{};
-    message.msg_iov = &part, message.msg_iovlen = 1;
-    if (descriptor) message.msg_control = control, message.msg_controllen = sizeof control;
+    message.msg_iov = parts, message.msg_iovlen = 2, message.msg_control = control, message.msg_controllen = sizeof control;
     const ssize_t got = recvmsg(descriptor_, &message, MSG_CMSG_CLOEXEC);
-    if (got < 0 && errno == EINTR) continue;
+    if (got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK) && waits) waits();
+    if (got < 0 && (errno == EINTR || errno == EAGAIN || errno == EWOULDBLOCK)) continue;
     if (got <= 0) return false;
-    if (const cmsghdr* attached = descriptor ? CMSG_FIRSTHDR(&message) : nullptr; attached && attached->cmsg_type == SCM_RIGHTS)
-      std::memcpy(descriptor, CMSG_DATA(attached), sizeof *descriptor);
-    at += got, bytes -= static_cast<size_t>(got);
+    if (const cmsghdr* attached = CMSG_FIRSTHDR(&message); attached && attached->cmsg_type == SCM_RIGHTS) {
+      if (received_ >= 0) ::close(received_);
+      std::memcpy(&received_, CMSG_DATA(attached), sizeof received_);
+    }
+    const size_t direct = std::min(bytes, static_cast<size_t>(got));
+    to += direct, bytes -= direct;
+    begin_ = 0, end_ = static_cast<size_t>(got) - direct;
   }
-  return true;
 }
 
-std::optional<Socket::Message> Socket::receive() const {
-  Message message;
+std::optional<Wire> Socket::receive(const std::function<void()>& waits) {
   std::uint64_t head = 0;
-  if (!receive_all(&head, sizeof head, &message.descriptor) || head > kLargestMessage) return std::nullopt;
-  message.wire.bytes().resize(head);
-  if (!receive_all(message.wire.bytes().data(), head, nullptr)) return std::nullopt;
-  return message;
+  if (!receive_all(reinterpret_cast<std::byte*>(&head), sizeof head, waits) || head > kLargestMessage) return std::nullopt;
+  std::vector<std::byte> bytes(head);
+  if (!receive_all(bytes.data(), head, waits)) return std::nullopt;
+  return Wire(std::move(bytes));
 }
 
 }  // namespace lc::h5

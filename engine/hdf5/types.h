@@ -87,6 +87,12 @@ struct H5Layout {
   std::vector<H5Filter> filters;        // in the order of writing
 };
 
+struct H5Facts {  // of a dataset
+  H5Kind kind = H5Kind::other;
+  H5Shape shape;
+  H5Layout layout;
+};
+
 struct H5Piece {                                        // a chunk in the file
   std::uint64_t offset = ~std::uint64_t{0}, bytes = 0;  // offset ~0: never written
   std::uint32_t skipped_filters = 0;                    // a bit per filter

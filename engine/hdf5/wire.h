@@ -49,6 +49,7 @@ class Wire {
   void put(const H5Storage& s) { put(s.gzip), put(s.chunk), put(s.grows); }
   void put(const H5Filter& f) { put(f.id), put(f.values); }
   void put(const H5Layout& l) { put(l.item), put(l.offset), put(l.chunk), put(l.filters); }
+  void put(const H5Facts& f) { put(f.kind), put(f.shape), put(f.layout); }
 
   template <class T>
   T get() {
@@ -65,6 +66,8 @@ class Wire {
       return {get<std::int32_t>(), get<std::vector<std::uint32_t>>()};
     } else if constexpr (std::is_same_v<T, H5Layout>) {
       return {get<std::optional<H5Item>>(), get<std::optional<std::uint64_t>>(), get<H5Shape>(), get<std::vector<H5Filter>>()};
+    } else if constexpr (std::is_same_v<T, H5Facts>) {
+      return {get<H5Kind>(), get<H5Shape>(), get<H5Layout>()};
     } else {
       T made;
       fill(made);

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <map>
 #include <utility>
 
 #include "engine/errors.h"
@@ -67,31 +68,31 @@ CellTokens CellTokenizer::encode(const CountBlock& block) const {
   return packed;
 }
 
+std::uint64_t CellTokenizer::fingerprint(const CountBlock& block, size_t cell, std::int64_t min_genes) const {
+  const auto mixed = [](std::int32_t token, float count) {
+    return mix(0x9e3779b97f4a7c15u + ((static_cast<std::uint64_t>(token) << 32) | std::bit_cast<std::uint32_t>(count)));
+  };
+  std::uint64_t sum = 0;
+  std::int64_t genes = 0;
+  std::map<std::int32_t, float> summed;  // where columns share genes: these are one count
+  for (auto i = static_cast<size_t>(block.indptr[cell]); i < static_cast<size_t>(block.indptr[cell + 1]); ++i) {
+    const std::int32_t token = token_of_column_[static_cast<size_t>(block.columns[i])];
+    if (token < 0 || block.counts[i] == 0) continue;
+    if (repeated_columns_ > 0)
+      summed[token] += block.counts[i];
+    else
+      sum += mixed(token, block.counts[i]), ++genes;
+  }
+  for (const auto& [token, count] : summed) sum += mixed(token, count), ++genes;
+  if (genes < min_genes) return 0;
+  const std::uint64_t hash = mix(sum + static_cast<std::uint64_t>(genes));
+  return hash == 0 ? 1 : hash;
+}
+
 std::vector<std::uint64_t> CellTokenizer::fingerprints(const CountBlock& block, std::int64_t min_genes) const {
   check_block(block, token_of_column_.size());
-  std::vector<std::uint64_t> prints(static_cast<size_t>(block.cells()), 0);
-  std::vector<std::pair<std::int32_t, float>> pairs;
-  for (size_t cell = 0; cell < prints.size(); ++cell) {
-    pairs.clear();
-    for (auto i = static_cast<size_t>(block.indptr[cell]); i < static_cast<size_t>(block.indptr[cell + 1]); ++i) {
-      const std::int32_t token = token_of_column_[static_cast<size_t>(block.columns[i])];
-      if (token >= 0 && block.counts[i] != 0) pairs.emplace_back(token, block.counts[i]);
-    }
-    std::sort(pairs.begin(), pairs.end());
-    size_t genes = 0;
-    for (const auto& pair : pairs) {  // columns of one gene are one count
-      if (genes > 0 && pairs[genes - 1].first == pair.first)
-        pairs[genes - 1].second += pair.second;
-      else
-        pairs[genes++] = pair;
-    }
-    if (static_cast<std::int64_t>(genes) < min_genes) continue;
-    std::uint64_t hash = genes;
-    for (size_t i = 0; i < genes; ++i)
-      hash = mix(hash + 0x9e3779b97f4a7c15u +
-                 ((static_cast<std::uint64_t>(pairs[i].first) << 32) | std::bit_cast<std::uint32_t>(pairs[i].second)));
-    prints[cell] = hash == 0 ? 1 : hash;
-  }
+  std::vector<std::uint64_t> prints(static_cast<size_t>(block.cells()));
+  for (size_t cell = 0; cell < prints.size(); ++cell) prints[cell] = fingerprint(block, cell, min_genes);
   return prints;
 }
 

@@ -34,6 +34,7 @@ class CellTokenizer {
   std::vector<std::uint64_t> fingerprints(const CountBlock& block, std::int64_t min_genes) const;
 
  private:
+  std::uint64_t fingerprint(const CountBlock& block, size_t cell, std::int64_t min_genes) const;
   std::vector<std::int32_t> token_of_column_;
   std::vector<double> medians_;
   std::int64_t max_genes_, known_genes_ = 0, repeated_columns_ = 0;
