@@ -190,6 +190,7 @@ H5Facts Hdf5::facts() const {
 }
 
 std::vector<std::string> Hdf5::read_strings(std::uint64_t begin, std::uint64_t end) const {
+  if (is_dataset()) require_plausible(facts());
   std::vector<std::string> out;
   for (std::uint64_t from = begin; from < end; from += kRowsOfStrings) {
     auto part = ask<std::vector<std::string>>(int(Verb::read_strings), from, std::min(from + kRowsOfStrings, end));

@@ -137,6 +137,7 @@ class Hdf5 {
   }
   std::string join(std::string_view path) const;
   H5Facts facts() const;
+  void require_plausible(const H5Facts& facts) const;
   std::uint64_t items_in(std::uint64_t begin, std::uint64_t end) const;  // DataError when it has fewer rows
   void read_items(H5Item item, std::uint64_t begin, std::uint64_t end, void* out, size_t room) const;
   bool read_here(H5Item item, H5Range rows, std::byte* out) const;  // false: of a kind that only the library reads

@@ -19,6 +19,7 @@ namespace {
 constexpr std::uint64_t kBytesAtOnce = std::uint64_t{32} << 20, kLargestChunk = std::uint64_t{1} << 30;
 constexpr std::uint64_t kKept = std::uint64_t{256} << 20;  // bytes of chunks held for the next read
 constexpr std::uint64_t kWorthAThread = 128 << 10;         // bytes
+constexpr std::uint64_t kSmall = std::uint64_t{64} << 20;  // bytes that any file may claim
 constexpr std::uint64_t kMostPieces = 1 << 20;
 
 std::uint64_t width_of(const H5Shape& shape) {
@@ -30,14 +31,26 @@ std::uint64_t width_of(const H5Shape& shape) {
 
 }  // namespace
 
+// A damaged extent is noticed before anybody asks for the memory: no compression that is read here gives back more than deflate's 1,032
+// bytes for one.
+void Hdf5::require_plausible(const H5Facts& facts) const {
+  if (file_->how != H5Open::read || facts.shape.empty()) return;
+  const std::uint64_t bytes = facts.layout.item ? bytes_of(*facts.layout.item) : facts.kind == H5Kind::text ? 4 : 1;
+  const std::uint64_t most = kSmall + (facts.layout.filters.empty() ? 1 : 1032) * static_cast<std::uint64_t>(file_->size);
+  std::uint64_t items = width_of(facts.shape);
+  if (__builtin_mul_overflow(items, facts.shape[0], &items) || items > most / bytes)
+    throw DataError(fmt::format("{}: claims {} rows of {} values, more than the file can hold; the file is damaged", where(),
+                                facts.shape[0], width_of(facts.shape)));
+}
+
 std::uint64_t Hdf5::items_in(std::uint64_t begin, std::uint64_t end) const {
-  const Shape extent = facts().shape;
-  const std::uint64_t all = extent.empty() ? 1 : extent[0];
+  const H5Facts f = facts();
+  require_plausible(f);
+  const std::uint64_t all = f.shape.empty() ? 1 : f.shape[0];
   std::uint64_t items = 0;
   if (end < begin || end > all) throw DataError(fmt::format("{}: wanted rows {} to {}, it has {}", where(), begin, end, all));
-  if (__builtin_mul_overflow(end - begin, width_of(extent), &items) || items > std::uint64_t{1} << 48)
-    throw DataError(
-        fmt::format("{}: {} rows of {} values are more than there can be; the file is damaged", where(), end - begin, width_of(extent)));
+  if (__builtin_mul_overflow(end - begin, width_of(f.shape), &items))
+    throw ShapeError(fmt::format("hdf5: {}: wanted {} rows of {} values at once", where(), end - begin, width_of(f.shape)));
   return items;
 }
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Feeds damaged files to the readers of foreign models (libFuzzer, ASan, UBSan) and says how many. What it finds lies in build/fuzz/found.
+# Feeds damaged files to the readers of foreign files (libFuzzer, ASan, UBSan) and says how many. What it finds lies in build/fuzz/found.
 # usage: tools/fuzz.sh [--minutes 10] [TARGET…]      without a target all of tests/fuzz/targets.cpp, one after the other
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -17,12 +17,12 @@ while (($# > 0)); do
   esac
 done
 [[ $minutes =~ ^[0-9]+(\.[0-9]+)?$ ]] || fail 2 "--minutes must be a number, got '$minutes'"
-((${#targets[@]} > 0)) || targets=(torch_file safetensors geneformer_dictionaries tower_config)
 command -v clang++ >/dev/null || fail 5 "clang++ is absent; install clang and libclang-rt-14-dev"
 
 build=build/fuzz
 cmake -S tests/fuzz -B "$build" -G Ninja -DCMAKE_CXX_COMPILER=clang++ -DCMAKE_BUILD_TYPE=None >/dev/null || fail 70 "cmake could not configure tests/fuzz"
 cmake --build "$build" --parallel || fail 70 "the fuzzer does not build (libFuzzer comes with Debian's libclang-rt-14-dev)"
+((${#targets[@]} > 0)) || mapfile -t targets < <(LANGCELL_FUZZ=list "$build/fuzz" | sort -u)
 python3 tests/fuzz/make_seeds.py "$build/seeds"
 mkdir -p "$build/found"
 

@@ -182,12 +182,22 @@ def add_up(results):
     table = {}
     for line in results:
         row = table.setdefault(
-            line["kind"], {"seeds": 0, "seconds": 0.0, "slowest_s": 0.0, "reader_mib": 0.0, "outcomes": collections.Counter(), "finds": []}
+            line["kind"],
+            {
+                "seeds": 0,
+                "seconds": 0.0,
+                "slowest_s": 0.0,
+                "reader_mib": 0.0,
+                "program_mib": 0.0,
+                "outcomes": collections.Counter(),
+                "finds": [],
+            },
         )
         row["seeds"] += line["seeds"]
         row["seconds"] += line.get("seconds", 0)
         row["slowest_s"] = max(row["slowest_s"], line.get("slowest_s", 0))
         row["reader_mib"] = max(row["reader_mib"], line.get("reader_mib", 0))
+        row["program_mib"] = max(row["program_mib"], line.get("program_mib", 0))
         row["outcomes"].update(line["outcomes"])
         row["finds"] += line.get("finds", [])
     return table
@@ -210,7 +220,9 @@ def main():
     for kind, row in table.items():
         rate = row["seeds"] / row["seconds"] if row["seconds"] else 0
         print(f"{kind}: {row['seeds']} damaged files, {rate:.0f} a second and process, slowest {row['slowest_s']:.1f} s", end="")
-        print(f", most memory of the reader {row['reader_mib']:.0f} MiB" if row["reader_mib"] else "")
+        print(
+            f", most memory {row['reader_mib']:.0f} MiB of the reader, {row['program_mib']:.0f} of the program" if row["reader_mib"] else ""
+        )
         for outcome, count in sorted(row["outcomes"].items(), key=lambda item: -item[1]):
             print(f"  {count:>9} {100 * count / sum(row['outcomes'].values()):7.3f} %  {outcome}")
         for find in row["finds"][:20]:

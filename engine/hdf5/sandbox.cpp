@@ -93,8 +93,8 @@ void enter_sandbox(int socket) {
   filter.allow_if(SYS_tgkill, 0, static_cast<std::uint32_t>(getpid()));  // abort()
   filter.allow_without(SYS_mmap, 2, PROT_EXEC);
   filter.allow_without(SYS_mprotect, 2, PROT_EXEC);
-  filter.refuse(
-      {SYS_openat, SYS_newfstatat, SYS_readlinkat, SYS_faccessat, SYS_fstat, SYS_fcntl, SYS_ioctl, SYS_getcwd, SYS_uname, SYS_sysinfo});
+  filter.refuse({SYS_writev, SYS_openat, SYS_newfstatat, SYS_readlinkat, SYS_faccessat, SYS_fstat, SYS_fcntl, SYS_ioctl, SYS_getcwd,
+                 SYS_uname, SYS_sysinfo});
 #if defined(__x86_64__)
   filter.allow({SYS_time});
   filter.refuse({SYS_open, SYS_stat, SYS_lstat, SYS_access, SYS_readlink});

@@ -1,7 +1,8 @@
-// libFuzzer's entry; the environment variable LANGCELL_FUZZ chooses the reader.
+// libFuzzer's entry; the environment variable LANGCELL_FUZZ chooses the reader; "list" names them.
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
+#include <string>
 #include <string_view>
 
 #include "tests/fuzz/targets.h"
@@ -13,7 +14,9 @@ const lc::test::FuzzTarget& target() {
     const char* wanted = std::getenv("LANGCELL_FUZZ");
     for (const lc::test::FuzzTarget& t : lc::test::fuzz_targets()) {
       if (wanted && t.name == wanted) return t;
+      if (wanted && wanted == std::string_view("list")) std::printf("%s\n", std::string(t.name).c_str());
     }
+    if (wanted && wanted == std::string_view("list")) std::exit(0);
     std::fputs("LANGCELL_FUZZ names no reader; tests/fuzz/targets.cpp lists them\n", stderr);
     std::exit(2);
   }();

@@ -3,11 +3,13 @@
 usage: make_seeds.py OUT      writes OUT/TARGET/*; needs Python alone
 """
 
+import gzip
 import json
 import pickle
 import struct
 import sys
 import zipfile
+import zlib
 from collections import OrderedDict
 from pathlib import Path
 
@@ -79,10 +81,57 @@ def tower_config(out):
     (out / "config.json").write_text(json.dumps(values))
 
 
+def matrix_market(out):
+    (out / "a.mtx").write_text("%%MatrixMarket matrix coordinate integer general\n% a\n4 3 5\n1 1 3\n2 1 1\n4 2 7\n1 3 2\n3 3 1\n")
+    (out / "b.mtx").write_text("%%MatrixMarket matrix coordinate real general\r\n2 2 2\r\n2 2 1.5\r\n1 1 1e3\r\n")
+    (out / "c.mtx").write_bytes(gzip.compress((out / "a.mtx").read_bytes()))
+
+
+def ontology(out):
+    head = "format-version: 1.2\nontology: cl\n\n"
+    term = '[Term]\nid: CL:0000236\nname: B cell\ndef: "A lymphocyte \\"of\\" B lineage." [GOC:add, ISBN:1]\n'
+    term += 'synonym: "B lymphocyte" EXACT [MESH:D001402]\nsynonym: "B-cell" RELATED []\nis_a: CL:0000945 ! lymphocyte of B lineage\n'
+    obsolete = "[Term]\nid: CL:0000001\nname: obsolete x\nis_obsolete: true\nreplaced_by: CL:0000236\n"
+    (out / "cl.obo").write_text(head + term + "\n" + obsolete + "\n[Typedef]\nid: part_of\n")
+
+
+def texts(out):
+    (out / "a.json").write_text(json.dumps({"B": "a B cell", "T": ["a T cell", "another"], "N": {"text": "n", "ontology_id": "CL:1"}}))
+
+
+def gene_vocabulary(out):
+    rows = ["token_id\tensembl_id\tgene_name\tmedian", "0\t<pad>\t\t", "1\t<mask>\t\t", "2\tENSG00000000003\tTSPAN6\t1.5"]
+    (out / "genes.tsv").write_text("\n".join(rows) + "\n")
+
+
+def word_piece(out):
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "cell", "##s", "b", "t", "µ", "##µ", ".", "-"]
+    (out / "vocab.txt").write_text("\n".join(pieces) + "\n\nB cells. T-cell, µµ \u0301e 中\n")
+
+
+def reader_answers(out):
+    number = lambda n: struct.pack("<Q", n)  # noqa: E731
+    facts = b"\0" + number(16) + number(3) + number(5) + b"\1\0" + b"\1" + number(2048) + number(8) + number(2)
+    facts += number(1) + struct.pack("<i", 1) + number(4) + struct.pack("<I", 4)
+    rest = number(2) + number(1) + b"a" + number(2) + b"bc" + number(24) + bytes(24) + b"\1" + number(7)
+    rest += struct.pack("<i", 4) + number(8) + number(9) + b"\0" + number(3) + b"abc"
+    (out / "answer").write_bytes(facts + rest)
+
+
+def chunks(out):
+    values = struct.pack("<64f", *range(64))
+    shuffled = b"".join(values[b::4] for b in range(4))
+    (out / "gzip").write_bytes(bytes([0b000001, 4, 16]) + zlib.compress(values))
+    (out / "shuffle_gzip").write_bytes(bytes([0b000110, 4, 16]) + zlib.compress(shuffled))
+    (out / "lzf").write_bytes(bytes([0b000011, 4, 2]) + bytes([31]) + values[:32])
+    (out / "plain").write_bytes(bytes([0, 4, 16]) + values)
+
+
 if __name__ == "__main__":
     if len(sys.argv) != 2:
         sys.exit(__doc__)
-    for make in (torch_files, safetensors, geneformer_dictionaries, tower_config):
+    makers = (torch_files, safetensors, geneformer_dictionaries, tower_config, matrix_market, ontology, texts, gene_vocabulary, word_piece)
+    for make in (*makers, reader_answers, chunks):
         folder = Path(sys.argv[1]) / {"torch_files": "torch_file"}.get(make.__name__, make.__name__)
         folder.mkdir(parents=True, exist_ok=True)
         make(folder)

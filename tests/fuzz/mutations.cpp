@@ -167,8 +167,10 @@ nlohmann::ordered_json run(const fs::path& folder, std::uint64_t from, std::uint
           {"files", bases.size()},
           {"outcomes", tally.outcomes},
           {"finds", tally.finds},
-          {"slowest_s", tally.slowest}, {"slowest_seed", tally.slowest_seed},
+          {"slowest_s", tally.slowest},
+          {"slowest_seed", tally.slowest_seed},
           {"reader_mib", static_cast<double>(tally.largest_kib) / 1024},
+          {"program_mib", static_cast<double>(resident_kib(getpid())) / 1024},
           {"seconds", now() - start}};
 }
 

@@ -1,4 +1,4 @@
-// The readers of foreign model files as functions of bytes. A refusal (an Error with exit code 3 or 4) is right; all else is a find.
+// The readers of foreign files as functions of bytes. A refusal (an Error with exit code 3 or 4) is right; all else is a find.
 #pragma once
 #include <cstddef>
 #include <span>
