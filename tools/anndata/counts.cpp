@@ -188,7 +188,11 @@ CountMatrix CountMatrix::of_tenx(const std::filesystem::path& path, const Counts
 }
 
 CountMatrix open_counts(const std::filesystem::path& path, const CountsOptions& options) {
+  std::error_code unreadable;
+  std::optional<Hdf5> file;  // opened before anything is read
+  if (!std::filesystem::is_directory(path, unreadable)) file = Hdf5::open(path);
   CountMatrix counts = is_tenx(path) ? CountMatrix::of_tenx(path, options) : CountMatrix::of_anndata(path, options);
+  counts.file_ = std::move(file);
   counts.notes_.insert(counts.notes_.end(), counts.genes_.notes.begin(), counts.genes_.notes.end());
   counts.warnings_.insert(counts.warnings_.end(), counts.genes_.warnings.begin(), counts.genes_.warnings.end());
   return counts;

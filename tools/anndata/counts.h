@@ -42,6 +42,10 @@ class CountMatrix {
   template <class F>
   void for_each_block(std::uint64_t rows, F&& f) const {  // f(CsrBlock&&), in order
     for (std::uint64_t begin = 0; begin < n_cells(); begin += rows) f(read_rows(begin, std::min(begin + rows, n_cells())));
+    require_unchanged();
+  }
+  void require_unchanged() const {  // DataError when the file was written to since it was opened
+    if (file_) file_->require_unchanged();
   }
 
   const CellTable& cells() const { return cells_; }
@@ -55,6 +59,7 @@ class CountMatrix {
   void name_genes(const GeneTable& table, const CountsOptions& options);
 
   std::string path_, source_;
+  std::optional<Hdf5> file_;
   CellTable cells_;
   bool from_anndata_ = true;
   std::shared_ptr<const CellMatrix> matrix_;

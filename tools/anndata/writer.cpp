@@ -13,7 +13,8 @@ AnnDataWriter::AnnDataWriter(std::unique_ptr<AtomicFile> output, Hdf5 file, Exis
     : output_(std::move(output)), file_(std::move(file)), existing_(existing), cells_(obs_frame().rows()) {}
 
 AnnDataWriter AnnDataWriter::copy_of(const fs::path& input, const fs::path& output, Existing existing) {
-  Frame(Hdf5::open(input).at("obs"));  // an input that cannot be read is said before anything is copied
+  const Hdf5 original = Hdf5::open(input);
+  Frame(original.at("obs"));  // an input that cannot be read is said before anything is copied
   refuse_same_file(input, output);
   auto file = std::make_unique<AtomicFile>(output, existing);
   const fs::path& partial = file->partial_path();
@@ -27,6 +28,7 @@ AnnDataWriter AnnDataWriter::copy_of(const fs::path& input, const fs::path& outp
                                     full ? "no space left on device" : error.message()));
   }
   fs::permissions(partial, permissions, error);  // the copy took over those of the input, which may be read-only
+  original.require_unchanged();
   Hdf5 copy = Hdf5::edit(partial);
   return AnnDataWriter(std::move(file), std::move(copy), existing);
 }

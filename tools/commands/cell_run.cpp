@@ -196,6 +196,7 @@ void CellRun::run() {
     if (Clock::now() - synced > kBetweenSyncs) spool_->sync(), synced = Clock::now();
     progress.at(begin + static_cast<std::uint64_t>(part.cells));
   }
+  counts_.require_unchanged();
   if (cut_cells_ > 0)
     options_.say(fmt::format("{} of {} cells have more genes than the {} tokens this model reads; their best are used", cut_cells_,
                              cells() - there, model_.config().max_cell_tokens));
