@@ -53,7 +53,13 @@ class Wire {
 
   template <class T>
   T get() {
-    if constexpr (std::is_arithmetic_v<T> || std::is_enum_v<T>) {
+    if constexpr (std::is_same_v<T, bool>) {
+      return get<std::uint8_t>() != 0;
+    } else if constexpr (std::is_same_v<T, H5Item>) {
+      const auto value = static_cast<H5Item>(get<std::uint8_t>());
+      if (value > H5Item::boolean) senseless();
+      return value;
+    } else if constexpr (std::is_arithmetic_v<T> || std::is_enum_v<T>) {
       T value;
       std::memcpy(&value, take(sizeof value).data(), sizeof value);
       return value;
@@ -76,6 +82,7 @@ class Wire {
   }
 
  private:
+  [[noreturn]] static void senseless() { throw DataError("what the reader of files answers does not make sense; the file is damaged"); }
   void raw(const void* from, size_t count) {
     const auto* begin = static_cast<const std::byte*>(from);
     bytes_.insert(bytes_.end(), begin, begin + count);
@@ -85,7 +92,7 @@ class Wire {
     raw(list.data(), list.size());
   }
   std::span<const std::byte> take(std::uint64_t count) {
-    if (count > bytes_.size() - read_) throw DataError("what the reader of files answers does not make sense; the file is damaged");
+    if (count > bytes_.size() - read_) senseless();
     read_ += count;
     return std::span(bytes_).subspan(read_ - count, count);
   }
