@@ -85,7 +85,9 @@ class Server {
   void write(Verb verb, const H5Object& on, Wire& in);
   const H5Object& object(std::uint32_t number) const {
     const auto found = objects_.find(number);
-    if (found == objects_.end()) throw ShapeError(fmt::format("hdf5: object {} is not open", number));
+    if (found == objects_.end())  // the library has written over memory that is not its own
+      throw DataError(
+          fmt::format("object {} of it has come to harm while it was read; the file is damaged, copy or download it again", number));
     return found->second;
   }
 
