@@ -29,21 +29,49 @@ FOLDER = ROOT / "build" / "mutations"
 STEP = 1000
 PEER_SECONDS = 10
 
+# Reads the files named on standard input, each in a fork of its own, and says how that ended.
 PEER = """
-import sys, warnings
+import os, signal, sys, time, warnings
 warnings.filterwarnings("ignore")
-path, what = sys.argv[1:]
-if what == "h5py":
-    import h5py
-    def look(name, item):
-        dict(item.attrs)
-        if isinstance(item, h5py.Dataset):
-            item[:4096] if item.shape else item[()]
-    with h5py.File(path) as f:
-        f.visititems(look)
-else:
+what, seconds = sys.argv[1], float(sys.argv[2])
+import h5py
+if what == "anndata":
     import anndata, scanpy
-    anndata.read_h5ad(path) if path.endswith("h5ad") else scanpy.read_10x_h5(path)
+
+def look(name, item):
+    dict(item.attrs)
+    if isinstance(item, h5py.Dataset):
+        item[:4096] if item.shape else item[()]
+
+def read(path):
+    if what == "h5py":
+        with h5py.File(path) as f:
+            f.visititems(look)
+    else:
+        anndata.read_h5ad(path) if path.endswith("h5ad") else scanpy.read_10x_h5(path)
+
+def ended(child):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        pid, status = os.waitpid(child, os.WNOHANG)
+        if pid:
+            return status
+        time.sleep(0.001)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return None
+
+for line in sys.stdin:
+    child = os.fork()
+    if child == 0:
+        os.dup2(os.open(os.devnull, os.O_RDWR), 2)
+        try:
+            read(line.strip())
+        except BaseException:
+            os._exit(1)
+        os._exit(0)
+    status = ended(child)
+    print("none" if status is None else os.waitstatus_to_exitcode(status), flush=True)
 """
 
 
@@ -132,17 +160,21 @@ def by_program(bases, start, _):
 def by_peer(what):
     def run_step(bases, start, _):
         outcomes, begin, slowest = collections.Counter(), time.monotonic(), 0.0
-        with tempfile.TemporaryDirectory(prefix="langcell-") as folder:
+        command = [str(ROOT / ".venv/bin/python"), "-c", PEER, what, str(PEER_SECONDS)]
+        with tempfile.TemporaryDirectory(prefix="langcell-") as folder, subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ) as peer:
             for seed in range(start, start + STEP):
                 base, content = mutated(bases, seed)
-                path = pathlib.Path(folder) / base.name
+                path, asked = pathlib.Path(folder) / base.name, time.monotonic()
                 path.write_bytes(content)
-                run, took = one_run([ROOT / ".venv/bin/python", "-c", PEER, path, what], PEER_SECONDS)
-                slowest = max(slowest, took)
-                if run is None:
-                    outcomes[f"no end within {PEER_SECONDS} s"] += 1
-                else:
-                    outcomes["read" if run.returncode == 0 else "refused" if run.returncode == 1 else named(run.returncode)] += 1
+                peer.stdin.write(f"{path}\n")
+                peer.stdin.flush()
+                answer = peer.stdout.readline().strip()
+                slowest = max(slowest, time.monotonic() - asked)
+                code = None if answer == "none" else int(answer)
+                outcomes[f"no end within {PEER_SECONDS} s" if code is None else {0: "read", 1: "refused"}.get(code) or named(code)] += 1
+            peer.stdin.close()
         return {"outcomes": dict(outcomes), "slowest_s": slowest, "seconds": time.monotonic() - begin}
 
     return run_step
