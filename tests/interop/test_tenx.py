@@ -267,3 +267,19 @@ def test_symbols_of_a_folder_are_looked_up(langcell, data, forms, tmp_path):
     for a, b in zip(tokens_of(tmp_path / "a.h5"), tokens_of(tmp_path / "b.h5")):
         assert np.array_equal(a, b)
     assert scipy.io.mmread(bare / "matrix.mtx.gz").shape == (GENES, CELLS)
+
+
+def test_mouse_genes_by_their_orthologs_give_the_tokens_of_the_human_ones(langcell, forms, data, tmp_path):
+    counts, barcodes, ids, names = data
+    mouse = [f"ENSMUSG{i:011}" for i in range(GENES)]
+    write_v3(tmp_path / "mouse.h5", counts, barcodes, mouse, names)
+    (tmp_path / "orthologs.tsv").write_text("mouse\thuman\n" + "".join(f"{m}\t{h}\n" for m, h in zip(mouse, ids)))
+    langcell("vocab", "--from", forms["h5ad"], "--out", tmp_path / "genes.tsv")
+    tokens = ["tokenize", "--genes", tmp_path / "genes.tsv"]
+    langcell(*tokens, forms["v3"], "--out", tmp_path / "human.h5")
+    error = langcell(*tokens, tmp_path / "mouse.h5", "--out", tmp_path / "m.h5", code=3).stderr
+    assert "mouse" in error and "--orthologs" in error
+    langcell(*tokens, tmp_path / "mouse.h5", "--orthologs", tmp_path / "orthologs.tsv", "--out", tmp_path / "m.h5")
+    assert all(np.array_equal(a, b) for a, b in zip(tokens_of(tmp_path / "m.h5"), tokens_of(tmp_path / "human.h5")))
+    with h5py.File(tmp_path / "m.h5") as f:
+        assert "not validated" in " ".join(str(dict(f.attrs)).split())

@@ -283,8 +283,8 @@ TEST_F(AnnDataGenes, SymbolsAreLookedUpExactlyAndOnlyWhenAskedFor) {
   const std::vector<KnownGene> known{
       {"ENSG00000000001", "Sym1"}, {"ENSG00000000002", "SYM2"}, {"ENSG00000000003", "Sym3"}, {"ENSG00000000009", "Sym3"}};
   start(symbols_);
-  EXPECT_TRUE(holds(refusal({.known_genes = known}), "--gene-names"));
-  const CountMatrix found = open({.gene_names = GeneNames::accept, .known_genes = known});
+  EXPECT_TRUE(holds(refusal({.genes = {.known = known}}), "--gene-names"));
+  const CountMatrix found = open({.genes = {.names = GeneNames::accept, .known = known}});
   EXPECT_EQ(found.gene_ids()[1], "ENSG00000000001");
   EXPECT_EQ(found.gene_ids()[2], "Sym2");
   EXPECT_EQ(found.gene_ids()[3], "Sym3");

@@ -133,7 +133,8 @@ CsrBlock CountMatrix::read_rows(std::uint64_t begin, std::uint64_t end) const {
 }
 
 void CountMatrix::name_genes(const GeneTable& table, const CountsOptions& options) {
-  genes_ = choose_gene_ids(table, options.gene_names, options.known_genes);
+  genes_ = choose_gene_ids(table, options.genes);
+  if (genes_.cross_species) source_ += " (cross-species by orthologs, not validated)";
 }
 
 CountMatrix CountMatrix::of_anndata(const std::filesystem::path& path, const CountsOptions& options) {

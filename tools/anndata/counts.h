@@ -21,8 +21,7 @@ namespace lc {
 struct CountsOptions {
   std::string layer = {};  // only this one: "X", "raw/X" or the name of a layer; empty: raw/X, layers/counts …, X
   FractionalCounts fractional = FractionalCounts::refuse;
-  GeneNames gene_names = GeneNames::refuse;
-  std::vector<KnownGene> known_genes = {};  // where gene names are looked up
+  GeneRules genes = {};
   TenXOptions tenx = {};
 };
 

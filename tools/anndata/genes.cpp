@@ -53,38 +53,81 @@ void refuse_other_species(const std::vector<std::string>& ids, const std::string
     const double share = static_cast<double>(count) / static_cast<double>(ids.size());
     if (share >= kEnoughIds)
       throw DataError(fmt::format(
-          "{}: the genes are those of {} ({} of the ids), wanted human Ensembl ids (ENSG…); map them to human one-to-one orthologs first",
+          "{}: the genes are those of {} ({} of the ids), wanted human Ensembl ids (ENSG…); --orthologs F.tsv maps them to human ones",
           where, name, percent(share)));
     if (share >= kForeignNoted)
       out.warnings.push_back(fmt::format("{} of the gene ids are those of {}; they are not known", percent(share), name));
   }
 }
 
-// Exact names only: upper-casing would turn mouse genes into human ones. A name of two ids is listed and stays unknown.
-void look_up_names(const std::vector<std::string>& symbols, std::span<const KnownGene> known, GeneIds& out) {
-  std::unordered_map<std::string_view, std::string_view> by_name;
-  std::unordered_set<std::string_view> twice;
-  for (const KnownGene& gene : known) {
-    const auto [entry, added] = by_name.emplace(gene.name, gene.ensembl_id);
-    if (!added && entry->second != gene.ensembl_id) twice.insert(gene.name);
+std::string listed(std::vector<std::string> names) {
+  std::sort(names.begin(), names.end());
+  names.erase(std::unique(names.begin(), names.end()), names.end());
+  return fmt::format("{}", fmt::join(names, ", "));
+}
+
+class NameTable {  // of the known genes; a name of two ids is of none
+ public:
+  explicit NameTable(std::span<const KnownGene> known) {
+    for (const KnownGene& gene : known) {
+      const auto [entry, added] = by_name_.emplace(gene.name, gene.ensembl_id);
+      if (!added && entry->second != gene.ensembl_id) twice_.insert(gene.name);
+    }
   }
-  size_t found = 0;
+  bool ambiguous(std::string_view name) const { return twice_.count(name) != 0; }
+  std::optional<std::string> find(std::string_view name) const {
+    const auto entry = by_name_.find(name);
+    if (name.empty() || entry == by_name_.end() || ambiguous(name)) return std::nullopt;
+    return std::string(entry->second);
+  }
+
+ private:
+  std::unordered_map<std::string_view, std::string_view> by_name_;
+  std::unordered_set<std::string_view> twice_;
+};
+
+// Exact names, then aliases, as they are written: upper-casing would turn mouse genes into human ones. A name of two ids is listed and
+// stays unknown.
+void look_up_names(const std::vector<std::string>& symbols, const GeneRules& rules, GeneIds& out) {
+  const NameTable known(rules.known);
+  size_t found = 0, by_alias = 0;
   std::vector<std::string> ambiguous;
   for (const std::string& symbol : symbols) {
-    const auto entry = by_name.find(symbol);
-    if (twice.count(symbol) != 0) ambiguous.push_back(symbol);
-    const bool usable = !symbol.empty() && entry != by_name.end() && twice.count(symbol) == 0;
-    out.ids.push_back(usable ? std::string(entry->second) : symbol);
-    found += usable ? 1 : 0;
+    std::optional<std::string> id = known.find(symbol);
+    if (const std::string* current = id || known.ambiguous(symbol) ? nullptr : rules.renamed.find(symbol)) {
+      id = *current;
+      ++by_alias;
+    } else {
+      found += id ? 1 : 0;
+    }
+    if (known.ambiguous(symbol) || std::binary_search(rules.renamed.ambiguous().begin(), rules.renamed.ambiguous().end(), symbol))
+      ambiguous.push_back(symbol);
+    out.ids.push_back(id.value_or(symbol));
   }
   out.names = symbols;
-  out.notes.push_back(fmt::format("gene names: {} of {} found exactly among the known genes", found, symbols.size()));
+  out.notes.push_back(fmt::format("gene names: {} of {} found exactly among the known genes", found, symbols.size()) +
+                      (rules.renamed.empty() ? "" : fmt::format(", {} by alias", by_alias)));
   if (!ambiguous.empty()) {
-    std::sort(ambiguous.begin(), ambiguous.end());
-    ambiguous.erase(std::unique(ambiguous.begin(), ambiguous.end()), ambiguous.end());
+    const std::string names = listed(ambiguous);
     out.warnings.push_back(
-        fmt::format("{} gene names stand for several genes and are not used: {}", ambiguous.size(), fmt::join(ambiguous, ", ")));
+        fmt::format("{} gene names stand for several genes and are not used: {}", std::count(names.begin(), names.end(), ',') + 1, names));
   }
+}
+
+// Orthologs first, then current ids for retired ones.
+void replace_ids(const GeneRules& rules, GeneIds& out) {
+  size_t orthologs = 0, renamed = 0;
+  for (std::string& id : out.ids) {
+    if (const std::string* human = rules.orthologs.find(id)) id = *human, ++orthologs;
+    if (const std::string* current = rules.renamed.find(id)) renamed += *current != id, id = *current;
+  }
+  if (!rules.orthologs.empty()) {
+    out.cross_species = true;
+    out.notes.push_back(fmt::format("orthologs: {} of {} ids mapped one to one by {}; {} with several partners left out", orthologs,
+                                    out.ids.size(), rules.orthologs.file(), rules.orthologs.ambiguous().size()));
+    out.warnings.push_back("genes of another species are read as their human orthologs: cross-species, not validated");
+  }
+  if (!rules.renamed.empty()) out.notes.push_back(fmt::format("gene map: {} ids replaced by {}", renamed, rules.renamed.file()));
 }
 
 bool is_text(const Frame& var, std::string_view column) {
@@ -129,7 +172,7 @@ GeneTable gene_table_of(const Frame& var) {
   return table;
 }
 
-GeneIds choose_gene_ids(const GeneTable& var, GeneNames gene_names, std::span<const KnownGene> known) {
+GeneIds choose_gene_ids(const GeneTable& var, const GeneRules& rules) {
   GeneIds out;
   const std::string& table = var.where;
   const std::vector<std::string>& index = var.index;
@@ -145,13 +188,14 @@ GeneIds choose_gene_ids(const GeneTable& var, GeneNames gene_names, std::span<co
     tried.push_back(fmt::format("{} {}", column, percent(share)));
   }
   if (share >= kEnoughIds) {
-    refuse_other_species(chosen, table, out);
     for (const std::string& id : chosen) out.ids.push_back(without_version(id));
+    replace_ids(rules, out);
+    if (!out.cross_species) refuse_other_species(out.ids, table, out);
     out.names = out.source == "index" ? var.symbols : index;
     out.notes.push_back(fmt::format("gene ids: {} {} ({} Ensembl ids)", var.name, out.source, percent(share)));
-  } else if (gene_names == GeneNames::accept && !known.empty()) {
+  } else if (rules.names == GeneNames::accept && !rules.known.empty()) {
     out.source = "index (gene names)";
-    look_up_names(var.symbols.empty() || var.name != "features" ? index : var.symbols, known, out);
+    look_up_names(var.symbols.empty() || var.name != "features" ? index : var.symbols, rules, out);
   } else {
     throw DataError(
         fmt::format("{}: no column of Ensembl gene ids (share of Ensembl ids: {}; first entries: {}); {}", table, fmt::join(tried, ", "),

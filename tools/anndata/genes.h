@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "tools/anndata/frame.h"
+#include "tools/anndata/gene_map.h"
 
 namespace lc {
 
@@ -23,6 +24,7 @@ struct GeneIds {
   std::vector<std::string> names;  // symbols where the file has them, else ""
   std::string source;              // "raw/var index", "var/gene_ids", "var index (gene names)"
   std::vector<std::string> notes, warnings;
+  bool cross_species = false;  // ids are those of orthologs
 };
 
 bool is_ensembl_gene(std::string_view id);                        // of any species, with or without version
@@ -36,9 +38,16 @@ struct GeneTable {                                                              
 };
 GeneTable gene_table_of(const Frame& var);
 
-// The index, then gene_ids, ensembl_id, gene_id, feature_id: the first with at least half Ensembl ids. DataError: another species, or
-// symbols while refused.
-GeneIds choose_gene_ids(const GeneTable& var, GeneNames gene_names, std::span<const KnownGene> known);
+struct GeneRules {
+  GeneNames names = GeneNames::refuse;
+  std::vector<KnownGene> known = {};  // where names are looked up
+  GeneMap renamed = {};               // retired ids and aliases
+  GeneMap orthologs = {};             // of another species
+};
+
+// The index, then gene_ids, ensembl_id, gene_id, feature_id: the first with at least half Ensembl ids; orthologs, then current ids in their
+// place. DataError: another species without orthologs, or symbols while refused.
+GeneIds choose_gene_ids(const GeneTable& var, const GeneRules& rules);
 
 struct Coverage {
   std::uint64_t columns = 0, matched = 0, vocabulary = 0, present = 0;

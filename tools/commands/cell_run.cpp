@@ -133,6 +133,7 @@ CellRun::CellRun(const LoadedModel& model, const CountMatrix& counts, const Cell
 
 std::string CellRun::identity() const {
   std::string all = sha256_of_file(counts_file(counts_.path())) + model_.hash + options_.about + counts_.source();
+  for (const std::string& id : counts_.gene_ids()) all += '\n' + id;  // as names, maps and orthologs made them
   if (options_.texts)
     for (const LabelTexts& label : options_.texts->labels) {
       all += '\n' + label.label;

@@ -15,6 +15,9 @@ void add_counts_flags(CLI::App& command, CountsFlags& flags) {
       ->type_name("N");
   command.add_flag("--fractional-counts", flags.fractional_counts, "accept corrected counts that are no integers (SoupX, CellBender)");
   command.add_flag("--gene-names", flags.gene_names, "genes are given as symbols: look them up in the vocabulary");
+  command.add_option("--gene-map", flags.gene_map, "retired or alias ids and symbols, with the current id beside each")->type_name("F.tsv");
+  command.add_option("--orthologs", flags.orthologs, "ids of another species, with the human id beside each; one-to-one pairs are used")
+      ->type_name("F.tsv");
   command.add_flag("--allow-low-coverage", flags.allow_low_coverage, "go on where the vocabulary knows too little of the file");
 }
 
@@ -23,6 +26,8 @@ CountsOptions counts_options(const CountsFlags& flags) {
     throw UsageError("--gene-names: a vocabulary from data needs Ensembl ids in the file; give --genes to a command that has it");
   CountsOptions options;
   options.layer = flags.layer, options.tenx = {flags.genome, flags.min_counts};
+  if (!flags.gene_map.empty()) options.genes.renamed = GeneMap::read(flags.gene_map);
+  if (!flags.orthologs.empty()) options.genes.orthologs = GeneMap::read_orthologs(flags.orthologs);
   options.fractional = flags.fractional_counts ? FractionalCounts::accept : FractionalCounts::refuse;
   return options;
 }
@@ -32,8 +37,8 @@ CountsOptions counts_options(const CountsFlags& flags, const GeneVocabulary& voc
   rest.gene_names = false;
   CountsOptions options = counts_options(rest);
   if (!flags.gene_names) return options;
-  options.gene_names = GeneNames::accept;
-  for (const Gene& gene : vocabulary.genes()) options.known_genes.push_back({gene.ensembl_id, gene.name});
+  options.genes.names = GeneNames::accept;
+  for (const Gene& gene : vocabulary.genes()) options.genes.known.push_back({gene.ensembl_id, gene.name});
   return options;
 }
 

@@ -12,6 +12,7 @@ namespace lc {
 
 struct CountsFlags {
   std::string layer, genome;
+  std::filesystem::path gene_map, orthologs;
   std::int64_t min_counts = -1;
   bool fractional_counts = false, gene_names = false, allow_low_coverage = false;
 
