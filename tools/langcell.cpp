@@ -14,7 +14,7 @@
 namespace {
 
 int fail(int code, const std::string& line) {
-  fmt::print(stderr, "langcell: error: {}\n", line);
+  fmt::print(stderr, "langcell: error: {}\n", lc::printable(line));
   return code;
 }
 

@@ -126,7 +126,7 @@ def by_reader(bases, start, core):
 def one_run(command, seconds):
     begin = time.monotonic()
     try:
-        run = subprocess.run([str(c) for c in command], capture_output=True, text=True, timeout=seconds)
+        run = subprocess.run([str(c) for c in command], capture_output=True, text=True, errors="surrogateescape", timeout=seconds)
         return run, time.monotonic() - begin
     except subprocess.TimeoutExpired:
         return None, seconds
@@ -151,7 +151,7 @@ def by_program(bases, start, _):
             if run is not None:
                 lines = [line for line in run.stderr.splitlines() if line.startswith("langcell: error:")]
                 left = [p.name for p in out.parent.iterdir()]
-                if run.returncode not in (0, 3) or (run.returncode == 3 and (len(lines) != 1 or left)):
+                if run.returncode not in (0, 3) or (run.returncode == 3 and (len(lines) != 1 or left or not lines[0].isprintable())):
                     finds.append(f"seed {seed}: {named(run.returncode)}, {lines}, left: {left}")
             out.unlink(missing_ok=True)
     return {"outcomes": dict(outcomes), "finds": finds, "slowest_s": slowest, "seconds": time.monotonic() - begin}

@@ -201,3 +201,25 @@ def test_a_file_that_is_written_to_while_it_is_read_is_refused(binary, tmp_path)
     rest = process.stderr.read()
     assert process.wait(timeout=60) == 3 and "changed while it was read" in rest, rest
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.h5ad", "genes.tsv", "t.json"]
+
+
+def test_names_that_are_no_text_are_printed_in_one_line_of_utf8(binary, folder):
+    with h5py.File(folder / "a.h5ad", "r+") as f:
+        del f["X"]
+        f["X"] = h5py.SoftLink("/nowhere")
+        f["layers"].create_dataset(b"co\nunts\xbd", data=np.float32(np.random.default_rng(0).normal(size=(CELLS, GENES))))
+        f["layers"][b"co\nunts\xbd"].attrs["encoding-type"] = "array"
+    command = [
+        binary,
+        "tokenize",
+        folder / "a.h5ad",
+        "--genes",
+        folder / "genes.tsv",
+        "--out",
+        folder / "out.h5",
+        "--layer",
+        b"co\nunts\xbd",
+    ]
+    run = subprocess.run([c if isinstance(c, bytes) else str(c) for c in command], capture_output=True, timeout=60)
+    errors = [line for line in run.stderr.decode("utf-8").splitlines() if line.startswith("langcell: error:")]
+    assert run.returncode == 3 and len(errors) == 1 and "co\\x0aunts\\xbd" in errors[0], run.stderr

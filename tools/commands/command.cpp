@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 #include <omp.h>
+#include <utf8proc.h>
 
 #include <cstdio>
 
@@ -58,9 +59,26 @@ CLI::App* add_command(CLI::App& program, const std::string& name, const std::str
 }
 
 void say(const Common& c, const std::string& line) {
-  if (!c.quiet) fmt::print(stderr, "{}\n", line);
+  if (!c.quiet) fmt::print(stderr, "{}\n", printable(line));
 }
 
-void warn(const std::string& line) { fmt::print(stderr, "warning: {}\n", line); }
+void warn(const std::string& line) { fmt::print(stderr, "warning: {}\n", printable(line)); }
+
+std::string printable(std::string_view text) {
+  std::string out;
+  while (!text.empty()) {
+    utf8proc_int32_t point = -1;
+    const auto* bytes = reinterpret_cast<const utf8proc_uint8_t*>(text.data());
+    const utf8proc_ssize_t n = utf8proc_iterate(bytes, static_cast<utf8proc_ssize_t>(text.size()), &point);
+    const bool shown = n > 0 && point >= 0x20 && (point < 0x7f || point >= 0xa0);
+    const size_t taken = n > 0 ? static_cast<size_t>(n) : 1;
+    if (shown)
+      out += text.substr(0, taken);
+    else
+      for (const char byte : text.substr(0, taken)) out += fmt::format("\\x{:02x}", static_cast<unsigned char>(byte));
+    text.remove_prefix(taken);
+  }
+  return out;
+}
 
 }  // namespace lc

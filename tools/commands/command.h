@@ -3,6 +3,7 @@
 #include <CLI/CLI.hpp>
 #include <cstdint>
 #include <string>
+#include <string_view>
 
 #include "engine/machine.h"
 
@@ -23,6 +24,7 @@ DType precision_of(const Common& common, Work work);  // auto, fp32, bf16
 
 CLI::App* add_command(CLI::App& program, const std::string& name, const std::string& what, const std::string& example);
 void say(const Common& common, const std::string& line);  // progress: standard error, unless quiet
+std::string printable(std::string_view text);             // one line of UTF-8: what a damaged file's names hold besides is written \xNN
 void warn(const std::string& line);                       // standard error, always
 
 void register_info(CLI::App& program);
