@@ -1,0 +1,215 @@
+#!/usr/bin/env python3
+"""Kills the program at every call it makes of the machine, and lets every call fail in turn; afterwards the old or the new state must be whole.
+
+usage: tools/chaos.py [--minutes 10] [--log build/chaos.jsonl] [--only save annotate run ...] [--every 1]      wants build/bin/langcell, build/tests/libfail.so
+One JSON line a point goes to the log; points that are there already are not tried again. Ends with a table; exit code 1 when a point is wrong.
+save      a kill at each call of one checkpoint save; the run then resumed must end in the same weights, byte by byte
+annotate  a kill at each call of one annotate; the same command must then end in the same file, byte by byte
+run       a kill of a training run at a time drawn by chance; resumed, the same weights
+ERRNO-save, ERRNO-annotate, ERRNO-start   the n-th call fails: exit code and one line, or a finished run with the same result; nothing else left
+"""
+
+import argparse
+import collections
+import concurrent.futures
+import errno
+import hashlib
+import json
+import os
+import pathlib
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+TOP = pathlib.Path(__file__).resolve().parents[1]
+CODES = {2, 3, 4, 5, 75}
+CHANGING = "open,write,pwrite,fsync,ftruncate,rename,mkdir,unlink,close"
+ALL = CHANGING + ",read"
+FAULTS = {"enospc": (errno.ENOSPC, CHANGING), "edquot": (errno.EDQUOT, CHANGING), "eio": (errno.EIO, ALL), "eintr": (errno.EINTR, "open,write,pwrite,read"),
+          "short": ("short", "write,pwrite,read"), "enomem": (errno.ENOMEM, "malloc")}
+
+
+def hashes(folder, pattern="*"):
+    return {str(f.relative_to(folder)): hashlib.sha256(f.read_bytes()).hexdigest() for f in sorted(folder.rglob(pattern)) if f.is_file()}
+
+
+class Bench:
+    """Made once: cells, texts, a model, a run that stands before its next save, and what undisturbed commands make of them."""
+
+    def __init__(self, folder, binary, library):
+        self.folder, self.binary, self.library = folder, binary, library
+        if not (folder / "ready").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+            self.make()
+        self.weights = hashes(folder / "whole" / "model", "*.safetensors")
+        self.annotated = hashlib.sha256((folder / "whole.h5ad").read_bytes()).hexdigest()
+
+    def say(self, *words):
+        done = subprocess.run([self.binary, *map(str, words)], capture_output=True, text=True)
+        if done.returncode:
+            sys.exit(f"chaos: {' '.join(map(str, words))}: {done.stderr}")
+
+    def make(self):
+        f = self.folder
+        self.say("simulate", "--out", f / "a.h5ad", "--texts", f / "t.json", "--cells", 600, "--genes", 900, "--types", 3, "--seed", 1, "--quiet")
+        self.say("vocab", "--from", f / "a.h5ad", "--out", f / "g.tsv")
+        self.say("tokenize", f / "a.h5ad", "--genes", f / "g.tsv", "--out", f / "c.h5", "--texts", f / "t.json", "--label-key", "cell_type")
+        self.say(*self.training(f / "half", 1))
+        shutil.rmtree(f / "half/model")
+        shutil.copytree(f / "half", f / "whole")
+        self.say(*self.training(f / "whole", 2))
+        self.say(*self.annotate(f / "whole.h5ad"))
+        (f / "ready").touch()
+
+    def training(self, run, steps, every=1):
+        values = ['model.preset="tiny"', "data.max_cell_tokens=64", "data.max_text_tokens=64", "train.batch_size=8", "stage1.steps=0",
+                  f"stage2.steps={steps}", 'stage2.decay="constant"', "stage2.warmup=0", f"checkpoint.every={every}", "checkpoint.keep=2", "train.log_every=1",
+                  f'data.corpus=["{self.folder}/c.h5"]']
+        return ["pretrain", "--run", run, "--quiet", "--threads", 1, "--resume", *(word for v in values for word in ("--set", v))]
+
+    def annotate(self, out):
+        return ["annotate", self.folder / "a.h5ad", "--model", self.folder / "whole/model", "--texts", self.folder / "t.json", "--threads", 1, "--out", out]
+
+    def run(self, command, under, **more):
+        """The command with libfail before it; more: at, how, calls, log."""
+        environment = os.environ | {"LD_PRELOAD": str(self.library), "FAIL_UNDER": str(under)} | {f"FAIL_{k.upper()}": str(v) for k, v in more.items()}
+        return subprocess.run([self.binary, *map(str, command)], env=environment, capture_output=True, text=True, timeout=60)
+
+    def place(self, kind, folder):
+        """A fresh folder for one point: the command, the path whose calls count, and what must be true at the end."""
+        if kind == "annotate":
+            out = folder / "out.h5ad"
+            return self.annotate(out), folder, lambda: hashlib.sha256(out.read_bytes()).hexdigest() == self.annotated and os.listdir(folder) == ["out.h5ad"]
+        run = folder / "run"
+        shutil.copytree(self.folder / "half", run)
+        command = self.training(run, 2)
+
+        def whole():
+            return hashes(run / "model", "*.safetensors") == self.weights and not list(run.rglob("*.partial-*")) and not list(run.rglob("*.old-*"))
+
+        return command, run / "checkpoints" if kind == "save" else run, whole
+
+
+def one_line(done):
+    lines = [line for line in done.stderr.splitlines() if line.startswith("langcell: error:")]
+    return len(lines) == 1 and done.stderr.rstrip().endswith(lines[0]) and "internal error" not in lines[0]
+
+
+def kill_point(bench, kind, number):
+    with tempfile.TemporaryDirectory(dir=bench.folder) as folder:
+        command, under, whole = bench.place(kind, pathlib.Path(folder))
+        killed = bench.run(command, under, at=number, how="kill", calls=ALL)
+        again = bench.run(command, under)
+        return {"killed": killed.returncode == -signal.SIGKILL, "right": again.returncode == 0 and whole(), "said": again.stderr.strip()[-200:]}
+
+
+def fault_point(bench, kind, fault, number):
+    how, calls = FAULTS[fault]
+    with tempfile.TemporaryDirectory(dir=bench.folder) as folder:
+        command, under, whole = bench.place(kind, pathlib.Path(folder))
+        log = bench.folder / f"log-{os.path.basename(folder)}"
+        try:
+            done = bench.run(command, under, at=number, how=how, calls=calls, log=log)
+        except subprocess.TimeoutExpired:
+            return {"right": False, "said": "hangs"}
+        left = sum(int(line.split()[1]) for line in log.read_text().splitlines()) if log.exists() else -1
+        log.unlink(missing_ok=True)
+        clean = done.returncode == 0 or (done.returncode in CODES and one_line(done))
+        partial = [str(p) for p in pathlib.Path(folder).rglob("*.partial-*")] if fault != "eio" and fault != "enospc" else []
+        again = bench.run(command, under)
+        return {"code": done.returncode, "right": clean and left == 0 and not partial and again.returncode == 0 and whole(), "leaks": left, "left": len(partial),
+                "said": (done.stderr.strip().splitlines() or [""])[-1][:300], "again": again.returncode}
+
+
+def run_point(bench, number):
+    chance = random.Random(number)
+    with tempfile.TemporaryDirectory(dir=bench.folder) as folder:
+        run, kills = pathlib.Path(folder) / "run", 0
+        command = [str(x) for x in (bench.binary, *bench.training(run, 2))]
+        for _ in range(3):
+            process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            time.sleep(chance.uniform(0, 0.25))
+            process.kill()
+            kills += process.wait() == -signal.SIGKILL
+        done = subprocess.run(command, capture_output=True, text=True)
+        right = done.returncode == 0 and hashes(run / "model", "*.safetensors") == bench.weights and not list(run.rglob("*.partial-*"))
+        return {"killed": kills > 0, "right": right, "said": done.stderr.strip()[-200:]}
+
+
+def count(bench, kind, calls):
+    with tempfile.TemporaryDirectory(dir=bench.folder) as folder:
+        command, under, whole = bench.place(kind, pathlib.Path(folder))
+        log = bench.folder / f"count-{os.path.basename(folder)}"
+        done = bench.run(command, under, calls=calls, log=log)
+        if done.returncode or not whole():
+            sys.exit(f"chaos: the undisturbed {kind} does not give the same result: {done.stderr}")
+        total = max(int(line.split()[0]) for line in log.read_text().splitlines())
+        log.unlink()
+        return total
+
+
+def points(bench, campaign, every):
+    """(number, what to do) for each point of a campaign."""
+    if campaign == "run":
+        return [(n, lambda n=n: run_point(bench, n)) for n in range(1, 1 + 1000 // every)]
+    if campaign in ("save", "annotate"):
+        return [(n, lambda n=n: kill_point(bench, campaign, n)) for n in range(1, count(bench, campaign, ALL) + 1, every)]
+    fault, kind = campaign.split("-")
+    total = count(bench, kind, FAULTS[fault][1])
+    step = max(every, total // 1500 if fault == "enomem" else 1)  # allocations are many: at most 1,500 of them, spread evenly
+    return [(n, lambda n=n: fault_point(bench, kind, fault, n)) for n in range(1, total + 1, step)]
+
+
+CAMPAIGNS = ["save", "annotate", "run"] + [f"{fault}-{kind}" for kind in ("save", "annotate", "start") for fault in FAULTS]
+
+
+def table(log):
+    sums = collections.defaultdict(lambda: [0, 0, 0])
+    for line in map(json.loads, log.read_text().splitlines() if log.exists() else []):
+        row = sums[line["campaign"]]
+        row[0] += 1
+        row[1] += line.get("killed", False) or line.get("code", 0) != 0
+        row[2] += not line["right"]
+    lines = ["| campaign | points | ended by the fault | wrong |", "| --- | ---: | ---: | ---: |"]
+    return "\n".join(lines + [f"| {name} | {row[0]} | {row[1]} | {row[2]} |" for name, row in sums.items()]), sum(row[2] for row in sums.values())
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=10)
+    parser.add_argument("--log", type=pathlib.Path, default=TOP / "build/chaos.jsonl")
+    parser.add_argument("--folder", type=pathlib.Path, default=TOP / "build/chaos")
+    parser.add_argument("--binary", type=pathlib.Path, default=TOP / "build/bin/langcell")
+    parser.add_argument("--only", nargs="*", default=CAMPAIGNS, choices=CAMPAIGNS)
+    parser.add_argument("--every", type=int, default=1, help="only each so-manieth point")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count())
+    options = parser.parse_args()
+    bench = Bench(options.folder.resolve(), options.binary.resolve(), TOP / "build/tests/libfail.so")
+    end = time.monotonic() + 60 * options.minutes
+    known = {(x["campaign"], x["point"]) for x in map(json.loads, options.log.read_text().splitlines())} if options.log.exists() else set()
+    with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool, open(options.log, "a") as log:
+
+        def one(campaign, number, work):
+            if time.monotonic() > end or (campaign, number) in known:
+                return
+            result = {"campaign": campaign, "point": number, **work()}
+            log.write(json.dumps(result) + "\n")
+            log.flush()
+            if not result["right"]:
+                print(f"{campaign} {number}: {result}", flush=True)
+
+        for campaign in options.only:
+            if time.monotonic() < end:
+                list(pool.map(lambda p: one(campaign, *p), points(bench, campaign, options.every)))
+    text, wrong = table(options.log)
+    print(text)
+    return bool(wrong)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
