@@ -15,6 +15,7 @@
 #include "models/langcell/json_file.h"
 #include "tools/commands/command.h"
 #include "tools/commands/counts_flags.h"
+#include "tools/commands/template_texts.h"
 
 namespace lc {
 
@@ -38,6 +39,7 @@ std::uint64_t check_labels(const TokenizeOptions& options) {
   for (const fs::path& path : options.inputs) {
     const CellTable obs = open_cells(path, options.counts.tenx);
     cells += obs.rows();
+    if (options.schema == Schema::cellxgene) require_cellxgene(path, obs);
     for (const std::string& column : options.columns) require_column(obs, path, column);
     if (options.label_key.empty()) continue;
     require_column(obs, path, options.label_key);
@@ -79,25 +81,30 @@ class Progress {
 };
 
 struct Tally {
-  std::uint64_t read = 0, kept = 0, duplicates = 0, without_text = 0, empty = 0, full = 0;
+  std::uint64_t read = 0, kept = 0, not_primary = 0, duplicates = 0, without_text = 0, empty = 0, full = 0;
 };
 
 struct Columns {  // of obs, row by row
   std::vector<Categorical> values;
   std::vector<std::int32_t> group_of_label;  // by category of the first column, which is the label's
+  std::vector<std::int32_t> group_of_cell;   // of a template
+  std::vector<char> primary;                 // empty: all are
   std::vector<std::string> row(size_t cell) const {
     std::vector<std::string> out;
     for (const Categorical& column : values) out.push_back(column.label(cell));
     return out;
   }
   std::int32_t group(size_t cell) const {
+    if (!group_of_cell.empty()) return group_of_cell[cell];
     if (group_of_label.empty() || values.front().codes[cell] < 0) return -1;
     return group_of_label[static_cast<size_t>(values.front().codes[cell])];
   }
 };
 
-Columns columns_of(const CellTable& obs, const TokenizeOptions& options) {
+Columns columns_of(const CellTable& obs, const TokenizeOptions& options, TemplateTexts* from_template) {
   Columns columns;
+  if (from_template) columns.group_of_cell = from_template->groups_of(obs, "");
+  if (options.schema == Schema::cellxgene) columns.primary = primary_cells(obs);
   if (!options.label_key.empty()) {
     columns.values.push_back(obs.categorical(options.label_key));
     for (const std::string& label : columns.values.front().categories)
@@ -123,12 +130,20 @@ CorpusInput report_input(const TokenizeOptions& options, const fs::path& path, c
           figures.breadth};
 }
 
-CorpusInput add_file(const TokenizeOptions& options, const fs::path& path, CorpusWriter& writer, SeenCells& seen, Tally& tally) {
+struct Target {  // what the cells of every file go to
+  CorpusWriter& writer;
+  SeenCells& seen;
+  TemplateTexts* from_template = nullptr;
+  Tally tally{};
+};
+
+CorpusInput add_file(const TokenizeOptions& options, const fs::path& path, Target& target) {
+  Tally& tally = target.tally;
   const CountMatrix counts = open_counts(path, options.counts);
   const CellTokenizer tokenizer(options.genes, counts.gene_ids(), options.max_genes);
   CorpusInput input = report_input(options, path, counts, tokenizer);
   const CellTable& obs = counts.cells();
-  const Columns columns = columns_of(obs, options);
+  const Columns columns = columns_of(obs, options, target.from_template);
   Progress progress(options, path.string(), counts.n_cells());
   std::vector<std::int64_t> indptr;
   counts.for_each_block(kCellsAtOnce, [&](const CsrBlock& block) {
@@ -140,14 +155,18 @@ CorpusInput add_file(const TokenizeOptions& options, const fs::path& path, Corpu
     const auto names_here = obs.names(block.first, block.first + block.rows());
     for (size_t row = 0; row < block.rows(); ++row) {
       ++tally.read;
-      if (prints[row] != 0 && !seen.insert(prints[row])) {
+      if (!columns.primary.empty() && !columns.primary[block.first + row]) {
+        ++tally.not_primary;
+        continue;
+      }
+      if (prints[row] != 0 && !target.seen.insert(prints[row])) {
         ++tally.duplicates;
         continue;
       }
       const size_t cell = block.first + row;
       const std::vector<std::string> values = columns.row(cell);
       const CorpusCell entry{names_here[row], tokens.cell(static_cast<std::int64_t>(row)), columns.group(cell), values};
-      writer.append(entry);
+      target.writer.append(entry);
       ++tally.kept;
       tally.without_text += entry.group < 0;
       tally.empty += entry.tokens.empty();
@@ -160,9 +179,24 @@ CorpusInput add_file(const TokenizeOptions& options, const fs::path& path, Corpu
 
 Funnel funnel_of(const Tally& tally, const TokenizeOptions& options) {
   Funnel funnel{tally.read, tally.kept, {{"duplicate", tally.duplicates}}, {{"without a known gene", tally.empty}}};
+  if (options.schema == Schema::cellxgene) funnel.dropped.insert(funnel.dropped.begin(), {"not primary data", tally.not_primary});
   funnel.noted.emplace_back(fmt::format("with {} genes or more (cut there)", options.max_genes), tally.full);
-  if (!options.texts.labels.empty()) funnel.noted.emplace_back("without a text", tally.without_text);
+  if (!options.texts.labels.empty() || options.text_template) funnel.noted.emplace_back("without a text", tally.without_text);
   return funnel;
+}
+
+FieldWords words_of(const TokenizeOptions& options) {
+  std::vector<Ontology> ontologies;
+  for (const fs::path& path : options.ontologies) ontologies.push_back(Ontology::read(path));
+  return FieldWords(std::move(ontologies));
+}
+
+void say_unknown(const FieldWords& words) {
+  if (words.unknown().empty()) return;
+  std::vector<std::string> listed;
+  for (const auto& [name, id] : words.unknown())
+    listed.push_back(id.empty() ? fmt::format("'{}'", name) : fmt::format("'{}' ({})", name, id));
+  warn(fmt::format("{} names have no term in the ontologies and stand without a definition: {}", listed.size(), fmt::join(listed, ", ")));
 }
 
 // ---- the command
@@ -171,10 +205,11 @@ struct Flags {
   Common common;
   CountsFlags counts;
   std::vector<fs::path> inputs;
-  fs::path genes, out, texts, model;
+  fs::path genes, out, texts, model, text_template;
+  std::vector<fs::path> obo;
   std::string label_key;
   std::vector<std::string> columns;
-  bool allow_missing = false, keep_duplicates = false, overwrite = false;
+  bool allow_missing = false, keep_duplicates = false, overwrite = false, cellxgene = false;
   std::int64_t max_genes = 2047;
 };
 
@@ -212,12 +247,23 @@ void run(const Flags& flags) {
   if (flags.genes.empty() || flags.out.empty()) throw UsageError("tokenize: --genes and --out are needed");
   if (!flags.texts.empty() && flags.label_key.empty())
     throw UsageError("tokenize: --texts needs --label-key, the column of obs that names a cell's text");
-  require_not_an_input(flags.out, std::vector<fs::path>{flags.genes, flags.texts});
+  const bool templated = !flags.text_template.empty() || (flags.cellxgene && flags.texts.empty());
+  if (!flags.texts.empty() && !flags.text_template.empty()) throw UsageError("tokenize: give --texts or --template, not both");
+  if (!flags.obo.empty() && !templated && flags.texts.empty())
+    throw UsageError("tokenize: --obo needs --template, --cellxgene or --texts: nothing else has words or types");
+  std::vector<fs::path> read = {flags.genes, flags.texts, flags.text_template};
+  read.insert(read.end(), flags.obo.begin(), flags.obo.end());
+  require_not_an_input(flags.out, read);
   TokenizeOptions options;
   options.inputs = flags.inputs;
   options.out = flags.out;
   options.genes = GeneVocabulary::read(flags.genes);
   if (!flags.texts.empty()) options.texts = Texts::read(flags.texts);
+  if (templated)
+    options.text_template = flags.text_template.empty() || flags.text_template == "default" ? TextTemplate::standard()
+                                                                                            : TextTemplate::read(flags.text_template);
+  options.ontologies = flags.obo;
+  options.schema = flags.cellxgene ? Schema::cellxgene : Schema::any;
   options.label_key = flags.label_key;
   options.columns = flags.columns;
   options.missing = flags.allow_missing ? MissingLabels::keep : MissingLabels::refuse;
@@ -246,12 +292,21 @@ Funnel tokenize(const TokenizeOptions& options) {
     setup.columns.push_back(key);
   }
   const std::uint64_t cells = check_labels(options);
+  FieldWords words = words_of(options);
+  std::optional<TemplateTexts> from_template;
+  if (options.text_template) {
+    from_template.emplace(*options.text_template, std::move(words));
+    for (const fs::path& path : options.inputs) from_template->groups_of(open_cells(path, options.counts.tenx), path.string());
+    say_unknown(from_template->words());
+    setup.texts = from_template->texts();
+  }
+  setup.ancestors = (from_template ? from_template->words() : words).ancestors_of(setup.texts);
   CorpusWriter writer(options.out, std::move(setup));
   SeenCells seen(options.duplicates == Duplicates::drop ? cells : 0);
-  Tally tally;
+  Target target{writer, seen, from_template ? &*from_template : nullptr};
   std::vector<CorpusInput> inputs;
-  for (const fs::path& path : options.inputs) inputs.push_back(add_file(options, path, writer, seen, tally));
-  const Funnel funnel = funnel_of(tally, options);
+  for (const fs::path& path : options.inputs) inputs.push_back(add_file(options, path, target));
+  const Funnel funnel = funnel_of(target.tally, options);
   writer.finish(funnel, inputs, {{"label_key", options.label_key}});
   return funnel;
 }
@@ -274,6 +329,14 @@ void register_tokenize(CLI::App& program) {
   command->add_option("--out", flags->out, "the corpus to write")->type_name("C.h5");
   command->add_option("--texts", flags->texts, "what each label means in words")->type_name("T.json");
   command->add_option("--label-key", flags->label_key, "column of obs with the labels")->type_name("KEY");
+  command
+      ->add_option("--template", flags->text_template,
+                   "texts from columns of obs: 'default', or a file with a column (tab, its title) on each line")
+      ->type_name("FILE");
+  command->add_option("--obo", flags->obo, "an ontology with the words of the fields and the kinds of cells; may be given again")
+      ->allow_extra_args(false)
+      ->type_name("F.obo");
+  command->add_flag("--cellxgene", flags->cellxgene, "files of CELLxGENE: human, primary data only, texts from the default template");
   command->add_option("--obs", flags->columns, "a further column of obs to keep, e.g. donor_id for holdout_by")
       ->allow_extra_args(false)
       ->type_name("KEY");

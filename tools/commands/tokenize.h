@@ -3,23 +3,29 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "models/langcell/data/corpus.h"
+#include "models/langcell/data/text_template.h"
 #include "models/langcell/data/texts.h"
 #include "tools/anndata/counts.h"
 
 namespace lc {
 
 enum class MissingLabels : std::uint8_t { refuse, keep };  // keep: cells whose label has no text stay, without one
+enum class Schema : std::uint8_t { any, cellxgene };       // cellxgene: human, primary data only
 enum class Duplicates : std::uint8_t { drop, keep };
 
 struct TokenizeOptions {
   std::vector<std::filesystem::path> inputs;
   std::filesystem::path out;
   GeneVocabulary genes;
-  Texts texts;                       // empty: no cell gets a text
+  Texts texts;                                    // empty: no cell gets a text
+  std::optional<TextTemplate> text_template;      // instead of texts
+  std::vector<std::filesystem::path> ontologies;  // words for the template, and which types are kinds of which
+  Schema schema = Schema::any;
   std::string label_key;             // column of obs that names the text; kept as obs/label
   std::vector<std::string> columns;  // further columns of obs to keep
   MissingLabels missing = MissingLabels::refuse;

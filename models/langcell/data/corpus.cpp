@@ -92,6 +92,7 @@ Corpus::Corpus(std::filesystem::path path, Hdf5 file)
     : path_(std::move(path)), file_(std::move(file)), map_(std::make_shared<const Map>(path_)) {
   read_genes();
   read_texts();
+  read_types();
   max_genes_ = file_.integer("max_genes");
   wide_ = file_.at("tokens").item_bytes() == sizeof(std::uint32_t);
   if (wide_)
@@ -142,6 +143,12 @@ void Corpus::read_texts() {
   all_texts_ = file_.at("texts/text").read_strings();
   group_of_text_ = file_.at("texts/group_id").read<std::int32_t>();
   const auto labels = file_.at("texts/fields/label").read_strings(), ontology = file_.at("texts/fields/ontology_id").read_strings();
+  std::vector<std::vector<std::string>> parts;
+  if (file_.has("texts/field_names")) texts_.fields = file_.at("texts/field_names").read_strings();
+  for (const std::string& field : texts_.fields) {
+    parts.push_back(file_.at("texts/fields/" + field).read_strings());
+    if (parts.back().size() != all_texts_.size()) throw DataError(fmt::format("{}: its columns differ in length", file_.where("texts")));
+  }
   if (group_of_text_.size() != all_texts_.size() || labels.size() != all_texts_.size() || ontology.size() != all_texts_.size())
     throw DataError(fmt::format("{}: its columns differ in length", file_.where("texts")));
   for (size_t i = 0; i < all_texts_.size(); ++i) {
@@ -152,11 +159,19 @@ void Corpus::read_texts() {
       throw DataError(fmt::format("{}: the texts of a group are not side by side", file_.where("texts/group_id")));
     if (group == texts_.labels.size()) {
       texts_.labels.push_back({labels[i], {}, ontology[i]});
+      for (const auto& column : parts) texts_.labels.back().parts.push_back(column[i]);
       first_text_of_group_.push_back(static_cast<std::int32_t>(i));
     }
     texts_.labels[group].texts.push_back(all_texts_[i]);
   }
   first_text_of_group_.push_back(static_cast<std::int32_t>(all_texts_.size()));
+}
+
+void Corpus::read_types() {
+  if (!file_.has("types/term")) return;
+  const auto terms = file_.at("types/term").read<std::int32_t>(), ancestors = file_.at("types/ancestor").read<std::int32_t>();
+  if (terms.size() != ancestors.size()) throw DataError(fmt::format("{}: its columns differ in length", file_.where("types")));
+  for (size_t i = 0; i < terms.size(); ++i) ancestors_.push_back({terms[i], ancestors[i]});
 }
 
 void Corpus::check() const {
@@ -216,6 +231,7 @@ void Corpus::verify() const {
   content.add("text_id", text_id_.bytes());
   content.add("group_id", group_id_.bytes());
   content.add("type_id", type_id_.bytes());
+  content.add(ancestors_);
   if (content.finish(vocabulary_, texts_) != content_hash())
     throw DataError(fmt::format(
         "{}: the content does not have the hash that the file states; the file is damaged, tokenize the cells again", path_.string()));

@@ -39,12 +39,18 @@ struct CorpusCell {
   std::span<const std::string> columns = {};  // one entry per CorpusSetup::columns
 };
 
+struct TypeAncestor {  // numbers of Cell Ontology terms: `type` is a kind of `ancestor`
+  std::int32_t type = 0, ancestor = 0;
+  bool operator==(const TypeAncestor&) const = default;
+};
+
 struct CorpusSetup {
   GeneVocabulary vocabulary;
   Texts texts;                       // may be empty: a corpus for stage 1
   std::vector<std::string> columns;  // written as obs/KEY
   std::int64_t max_genes = 2047;
   Existing existing = Existing::refuse;
+  std::vector<TypeAncestor> ancestors = {};  // of the types of the texts
 };
 
 // Cells stream into unlinked scratch files beside the output and from there into their datasets; nothing is held per cell.
@@ -97,6 +103,7 @@ class Corpus {
   std::int32_t type_id(std::uint64_t cell) const { return type_id_[cell]; }    // Cell Ontology number; -1: not known
 
   const GeneVocabulary& vocabulary() const { return vocabulary_; }
+  std::span<const TypeAncestor> ancestors() const { return ancestors_; }
   const Texts& texts() const { return texts_; }                          // groups in order: group g is texts().labels[g]
   std::span<const std::string> all_texts() const { return all_texts_; }  // by text id
   std::int32_t group_of_text(std::int32_t text) const { return group_of_text_.at(static_cast<size_t>(text)); }
@@ -116,6 +123,7 @@ class Corpus {
   template <class T>
   Mapped<T> mapped(const std::string& name) const;
   void read_texts();
+  void read_types();
   void read_genes();
   void check() const;
 
@@ -129,6 +137,7 @@ class Corpus {
   Mapped<std::int32_t> text_id_, group_id_, type_id_;
   GeneVocabulary vocabulary_;
   Texts texts_;
+  std::vector<TypeAncestor> ancestors_;
   std::vector<std::string> all_texts_;
   std::vector<std::int32_t> group_of_text_, first_text_of_group_;
   std::int64_t max_genes_ = 0;

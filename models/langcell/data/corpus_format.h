@@ -20,13 +20,20 @@ class ContentHash {
     add_hash(name, hash.finish());
   }
   void add_hash(std::string_view name, const std::string& hash) { lines_ += std::string(name) + ' ' + hash + '\n'; }
+  void add(std::span<const TypeAncestor> types) {
+    std::string all;
+    for (const TypeAncestor& pair : types) all += std::to_string(pair.type) + ' ' + std::to_string(pair.ancestor) + '\n';
+    if (!all.empty()) lines_ += "types " + sha256_of(all) + '\n';
+  }
   std::string finish(const GeneVocabulary& vocabulary, const Texts& texts) {
     lines_ += "genes " + vocabulary.hash() + '\n';
     std::string all;
     for (const LabelTexts& entry : texts.labels) {
       all += entry.label + '\0' + entry.ontology_id + '\0';
       for (const std::string& text : entry.texts) all += text + '\0';
+      for (const std::string& part : entry.parts) all += part + '\0';
     }
+    for (const std::string& field : texts.fields) all += field + '\0';
     return sha256_of(lines_ + "texts " + sha256_of(all) + '\n');
   }
 

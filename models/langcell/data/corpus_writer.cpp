@@ -123,10 +123,24 @@ void write_texts(const Hdf5& file, const Texts& texts) {
       labels.push_back(texts.labels[group].label);
       ontology.push_back(texts.labels[group].ontology_id);
     }
+  if (!texts.fields.empty()) file.write_strings("texts/field_names", texts.fields);
+  for (size_t field = 0; field < texts.fields.size(); ++field) {
+    std::vector<std::string> parts;
+    for (const LabelTexts& entry : texts.labels) parts.push_back(entry.parts.at(field));
+    file.write_strings("texts/fields/" + texts.fields[field], parts);
+  }
   file.write_strings("texts/text", texts.all());
   file.write<std::int32_t>("texts/group_id", groups);
   file.write_strings("texts/fields/label", labels);
   file.write_strings("texts/fields/ontology_id", ontology);
+}
+
+void write_types(const Hdf5& file, std::span<const TypeAncestor> pairs) {
+  if (pairs.empty()) return;
+  std::vector<std::int32_t> terms, ancestors;
+  for (const TypeAncestor& pair : pairs) terms.push_back(pair.type), ancestors.push_back(pair.ancestor);
+  file.write<std::int32_t>("types/term", terms);
+  file.write<std::int32_t>("types/ancestor", ancestors);
 }
 
 void write_inputs(const Hdf5& file, std::span<const CorpusInput> inputs) {
@@ -233,8 +247,10 @@ std::string CorpusWriter::finish(const Funnel& funnel, std::span<const CorpusInp
   content.add_hash("type_id", store<std::int32_t, std::int32_t>(s.file, "type_id", types));
   write_genes(s.file, s.setup.vocabulary);
   write_texts(s.file, s.setup.texts);
+  write_types(s.file, s.setup.ancestors);
   write_inputs(s.file, inputs);
 
+  content.add(s.setup.ancestors);
   const std::string hash = content.finish(s.setup.vocabulary, s.setup.texts);
   s.file.set("format", kFormat);
   s.file.set("format_version", kVersion);

@@ -12,10 +12,13 @@ struct LabelTexts {
   std::string label;
   std::vector<std::string> texts;  // at least one; their scores are averaged
   std::string ontology_id;         // empty: not known
+  std::vector<std::string> parts =
+      {};  // of a text from a template, field by field: "cell type: B cell. A lymphocyte …;", "" where not known
 };
 
 struct Texts {
-  std::vector<LabelTexts> labels;  // in the order of the file
+  std::vector<LabelTexts> labels;        // in the order of the file
+  std::vector<std::string> fields = {};  // of a template, in its order; empty: the texts were written by hand
 
   // DataError naming file and label: a label twice, an empty text, one text twice, another shape of JSON.
   static Texts read(const std::filesystem::path& path);
