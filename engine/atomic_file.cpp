@@ -4,15 +4,18 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <openssl/evp.h>
+#include <signal.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <array>
 #include <cerrno>
+#include <charconv>
 #include <cstdio>
 #include <cstring>
 #include <memory>
 #include <utility>
+#include <vector>
 
 #include "engine/errors.h"
 
@@ -158,6 +161,20 @@ void for_each_piece(const fs::path& path, const Use& use) {
   }
 }
 
+// The process of `model.partial-123`; 0 for any other name, or when it is not of `wanted` (empty: any).
+pid_t process_of(const std::string& name, std::string_view wanted) {
+  for (const std::string_view mark : {".partial-", ".old-"}) {
+    const std::size_t at = name.rfind(mark);
+    if (at == std::string::npos || (!wanted.empty() && std::string_view(name).substr(0, at) != wanted)) continue;
+    pid_t pid = 0;
+    const char *begin = name.data() + at + mark.size(), *end = name.data() + name.size();
+    if (const auto read = std::from_chars(begin, end, pid); read.ec == std::errc{} && read.ptr == end) return pid;
+  }
+  return 0;
+}
+
+bool is_gone(pid_t pid) { return pid != ::getpid() && ::kill(pid, 0) != 0 && errno == ESRCH; }
+
 }  // namespace
 
 void throw_file_error(const char* verb, const fs::path& path, int code) {
@@ -266,6 +283,16 @@ void AtomicFolder::commit() {
   committed_ = true;
   sync_path(folder_of(path_));
   if (!old.empty()) fs::remove_all(old, failure);
+}
+
+void remove_leftovers(const fs::path& folder, std::string_view name) {
+  std::error_code failure;
+  std::vector<fs::path> gone;
+  for (fs::directory_iterator entry(folder, failure), end; entry != end; entry.increment(failure)) {
+    const pid_t pid = process_of(entry->path().filename().string(), name);
+    if (pid > 0 && is_gone(pid)) gone.push_back(entry->path());
+  }
+  for (const fs::path& path : gone) fs::remove_all(path, failure);
 }
 
 std::string sha256_of_file(const fs::path& path) {

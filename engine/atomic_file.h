@@ -53,6 +53,10 @@ class AtomicFolder {
   bool committed_ = false;
 };
 
+// Removes NAME.partial-PID and NAME.old-PID, files or folders, whose process is gone. For a folder that one run owns, or for the one name
+// in it that the caller owns.
+void remove_leftovers(const std::filesystem::path& folder, std::string_view name = {});
+
 std::string sha256_of_file(const std::filesystem::path& path);  // lower-case hex
 std::string sha256_of(std::string_view bytes);
 

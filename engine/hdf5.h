@@ -16,6 +16,10 @@
 
 namespace lc {
 
+namespace h5 {
+enum class Verb : std::uint8_t;
+}
+
 class Hdf5 {
  public:
   using Shape = H5Shape;
@@ -128,9 +132,9 @@ class Hdf5 {
   Hdf5(std::shared_ptr<File> file, std::shared_ptr<Remote> remote, std::string path);
   static Hdf5 from_file(std::shared_ptr<File> file);
   template <class R, class... A>
-  R ask(int verb, const A&... arguments) const;
+  R ask(h5::Verb verb, const A&... arguments) const;
   template <class... A>
-  Hdf5 ask_object(int verb, std::string_view path, const A&... arguments) const;
+  Hdf5 ask_object(h5::Verb verb, std::string_view path, const A&... arguments) const;
   template <class T>
   static constexpr H5Item item() {
     return h5_item<T>();

@@ -22,13 +22,6 @@ constexpr std::uint64_t kWorthAThread = 128 << 10;         // bytes
 constexpr std::uint64_t kSmall = std::uint64_t{64} << 20;  // bytes that any file may claim
 constexpr std::uint64_t kMostPieces = 1 << 20;
 
-std::uint64_t width_of(const H5Shape& shape) {
-  std::uint64_t width = 1;
-  for (size_t axis = 1; axis < shape.size(); ++axis)
-    if (__builtin_mul_overflow(width, shape[axis], &width)) return ~std::uint64_t{0};
-  return width;
-}
-
 }  // namespace
 
 // A damaged extent is noticed before anybody asks for the memory: no compression that is read here gives back more than deflate's 1,032
@@ -37,10 +30,10 @@ void Hdf5::require_plausible(const H5Facts& facts) const {
   if (file_->how != H5Open::read || facts.shape.empty()) return;
   const std::uint64_t bytes = facts.layout.item ? bytes_of(*facts.layout.item) : facts.kind == H5Kind::text ? 4 : 1;
   const std::uint64_t most = kSmall + (facts.layout.filters.empty() ? 1 : 1032) * static_cast<std::uint64_t>(file_->size);
-  std::uint64_t items = width_of(facts.shape);
+  std::uint64_t items = row_items(facts.shape);
   if (__builtin_mul_overflow(items, facts.shape[0], &items) || items > most / bytes)
     throw DataError(fmt::format("{}: claims {} rows of {} values, more than the file can hold; the file is damaged", where(),
-                                facts.shape[0], width_of(facts.shape)));
+                                facts.shape[0], row_items(facts.shape)));
 }
 
 std::uint64_t Hdf5::items_in(std::uint64_t begin, std::uint64_t end) const {
@@ -49,8 +42,8 @@ std::uint64_t Hdf5::items_in(std::uint64_t begin, std::uint64_t end) const {
   const std::uint64_t all = f.shape.empty() ? 1 : f.shape[0];
   std::uint64_t items = 0;
   if (end < begin || end > all) throw DataError(fmt::format("{}: wanted rows {} to {}, it has {}", where(), begin, end, all));
-  if (__builtin_mul_overflow(end - begin, width_of(f.shape), &items))
-    throw ShapeError(fmt::format("hdf5: {}: wanted {} rows of {} values at once", where(), end - begin, width_of(f.shape)));
+  if (__builtin_mul_overflow(end - begin, row_items(f.shape), &items))
+    throw ShapeError(fmt::format("hdf5: {}: wanted {} rows of {} values at once", where(), end - begin, row_items(f.shape)));
   return items;
 }
 
@@ -64,17 +57,9 @@ void Hdf5::read_items(H5Item item, std::uint64_t begin, std::uint64_t end, void*
   if (items == 0) return;
   auto* to = static_cast<std::byte*>(out);
   if (read_here(item, {begin, end}, to)) return;
-  const std::uint64_t width = width_of(facts().shape), rows = std::max<std::uint64_t>(kBytesAtOnce / bytes_of(item) / width, 1);
+  const std::uint64_t width = row_items(facts().shape), rows = std::max<std::uint64_t>(kBytesAtOnce / bytes_of(item) / width, 1);
   for (std::uint64_t from = begin; from < end; from += rows) {
-    const auto part = remote_->reader->ask(
-        [&] {
-          h5::Wire question;
-          question.put(Verb::read), question.put(remote_->number), question.put(item);
-          question.put(from), question.put(std::min(from + rows, end));
-          return question;
-        }(),
-        where());
-    const std::vector<std::byte> bytes = h5::Wire(part).get<std::vector<std::byte>>();
+    const auto bytes = ask<std::vector<std::byte>>(Verb::read, item, from, std::min(from + rows, end));
     if (bytes.size() != (std::min(from + rows, end) - from) * width * bytes_of(item))
       throw DataError(fmt::format("{}: its reader gave {} bytes too few or too many; the file is damaged", where(), bytes.size()));
     std::copy(bytes.begin(), bytes.end(), to + (from - begin) * width * bytes_of(item));
@@ -93,7 +78,7 @@ bool Hdf5::read_here(H5Item item, H5Range rows, std::byte* out) const {
 
 void Hdf5::read_piece(H5Item item, H5Range rows, std::byte* out) const {
   const H5Facts f = facts();
-  const std::uint64_t width = width_of(f.shape), stored = bytes_of(*f.layout.item), wanted = bytes_of(item);
+  const std::uint64_t width = row_items(f.shape), stored = bytes_of(*f.layout.item), wanted = bytes_of(item);
   const std::uint64_t first = rows.begin * width, count = (rows.end - rows.begin) * width;
   const std::string place = where();
   parallel_for(static_cast<std::int64_t>(count), 1 << 20, [&](std::int64_t begin, std::int64_t end, std::int64_t) {
@@ -115,9 +100,7 @@ bool Hdf5::read_chunks(H5Item item, H5Range rows, std::byte* out) const {
   if (end - first > kMostPieces || chunk_bytes > kLargestChunk) return false;
   const std::lock_guard lock(remote_->mutex);
   std::map<std::uint64_t, std::vector<std::byte>> held = std::exchange(remote_->chunks, {});
-  h5::Wire question;
-  question.put(Verb::pieces), question.put(remote_->number), question.put(first), question.put(end);
-  const auto pieces = remote_->reader->ask(question, where()).get<std::vector<H5Piece>>();
+  const auto pieces = ask<std::vector<H5Piece>>(Verb::pieces, first, end);
   if (pieces.size() != end - first) throw DataError(fmt::format("{}: its index of chunks is damaged", where()));
   for (size_t i = 0; i < pieces.size(); ++i)
     if (pieces[i].offset == ~std::uint64_t{0} || pieces[i].bytes > 2 * kLargestChunk) return false;

@@ -39,6 +39,8 @@ Spool::Spool(const fs::path& output, const std::string& identity, std::vector<Sp
     ::close(lock_);
     throw UsageError(fmt::format("{}: another process is writing this output; wait for it, or choose another --out", folder_.string()));
   }
+  const fs::path beside = output.has_parent_path() ? output.parent_path() : fs::path(".");
+  remove_leftovers(beside, output.filename().string());  // ours alone, now that we hold the lock
   std::string there(identity.size() + 1, '\0');
   const ssize_t got = ::pread(lock_, there.data(), there.size(), 0);
   there.resize(static_cast<std::size_t>(std::max<ssize_t>(got, 0)));

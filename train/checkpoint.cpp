@@ -1,12 +1,8 @@
 #include "train/checkpoint.h"
 
 #include <fmt/format.h>
-#include <signal.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
-#include <charconv>
 #include <regex>
 #include <system_error>
 
@@ -64,20 +60,6 @@ void write_state(const fs::path& path, const TrainerState& s) {
                                     {"ranks", s.ranks}};
   write_file(path, json.dump(2) + "\n");
 }
-
-// The process of `model.partial-123`; 0 for any other name.
-pid_t process_of(const std::string& name) {
-  for (const std::string_view mark : {".partial-", ".old-"}) {
-    const std::size_t at = name.rfind(mark);
-    if (at == std::string::npos) continue;
-    pid_t pid = 0;
-    const char *begin = name.data() + at + mark.size(), *end = name.data() + name.size();
-    if (const auto read = std::from_chars(begin, end, pid); read.ec == std::errc{} && read.ptr == end) return pid;
-  }
-  return 0;
-}
-
-bool is_gone(pid_t pid) { return pid != ::getpid() && ::kill(pid, 0) != 0 && errno == ESRCH; }
 
 }  // namespace
 
@@ -153,16 +135,6 @@ void restore(const fs::path& checkpoint, LangCell& model) {
     parameters.put(parameters.moment1(*p), *p, [&](std::span<float> m) { reader.read("moment1." + p->name, m); });
     parameters.put(parameters.moment2(*p), *p, [&](std::span<float> m) { reader.read("moment2." + p->name, m); });
   }
-}
-
-void remove_leftovers(const fs::path& folder) {
-  std::error_code failure;
-  std::vector<fs::path> gone;
-  for (fs::directory_iterator entry(folder, failure), end; entry != end; entry.increment(failure)) {
-    const pid_t pid = process_of(entry->path().filename().string());
-    if (pid > 0 && is_gone(pid)) gone.push_back(entry->path());
-  }
-  for (const fs::path& path : gone) fs::remove_all(path, failure);
 }
 
 }  // namespace lc

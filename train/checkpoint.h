@@ -44,7 +44,4 @@ std::string read_checkpoint_config(const std::filesystem::path& checkpoint);
 // Weights and moments into a model whose training memory is allocated; parts that the checkpoint lacks keep theirs.
 void restore(const std::filesystem::path& checkpoint, LangCell& model);
 
-// Removes NAME.partial-PID and NAME.old-PID, files or folders, whose process is gone. For a folder that one run owns.
-void remove_leftovers(const std::filesystem::path& folder);
-
 }  // namespace lc

@@ -93,7 +93,7 @@ H5Object H5Object::open(int descriptor, const std::string& path, H5Open how) {
   return H5Object(std::move(file), root, "");
 }
 
-void H5Object::close() {
+void H5Object::close() const {
   if (file_->id < 0) return;
   const bool flushed = H5Fflush(file_->id, H5F_SCOPE_GLOBAL) >= 0;
   const std::string why = flushed ? "" : reason();

@@ -16,7 +16,7 @@ class H5Object {
  public:
   // descriptor: of the file, open already; closed with it. path: for messages.
   static H5Object open(int descriptor, const std::string& path, H5Open how);
-  void close();
+  void close() const;
 
   std::string where(std::string_view path = {}) const;
   std::string path() const { return path_; }

@@ -17,14 +17,6 @@ constexpr std::uint64_t kLargestAnswer = std::uint64_t{64} << 20;  // bytes
 
 // ---- shared with object.cpp ---------------------------------------------------------------------------------------------------
 
-// Saturates: extents of a damaged file can multiply to more than there is.
-std::uint64_t h5::row_items(const H5Shape& shape) {
-  std::uint64_t items = 1;
-  for (size_t i = 1; i < shape.size(); ++i)
-    if (__builtin_mul_overflow(items, shape[i], &items)) return ~std::uint64_t{0};
-  return items;
-}
-
 std::pair<Id, Id> h5::spaces_of_rows(hid_t dataset, const H5Shape& shape, std::uint64_t begin, std::uint64_t count) {
   Id file(H5Dget_space(dataset));
   const hsize_t items = count * row_items(shape);

@@ -168,23 +168,21 @@ std::uint64_t Grid::chunks_of_row_band() const {
 }
 
 std::uint64_t Grid::chunk_items() const {
-  std::uint64_t items = 1;
-  for (const std::uint64_t side : chunk)
-    if (__builtin_mul_overflow(items, side, &items)) return ~std::uint64_t{0};
-  return items;
+  std::uint64_t items = 0;
+  return __builtin_mul_overflow(chunk[0], row_items(chunk), &items) ? ~std::uint64_t{0} : items;
 }
 
 void Grid::copy(std::uint64_t number, std::span<const std::byte> values, H5Range rows, Conversion c, std::byte* out) const {
   const std::uint64_t across = chunks_of_row_band(), from_width = bytes_of(c.from), to_width = bytes_of(c.to);
   const std::uint64_t top = number / across * chunk[0], left = shape.size() == 2 ? number % across * chunk[1] : 0;
-  const std::uint64_t row_items = shape.size() == 2 ? shape[1] : 1, chunk_row = shape.size() == 2 ? chunk[1] : 1;
+  const std::uint64_t row = row_items(shape), chunk_row = row_items(chunk);
   const std::uint64_t begin = std::max(rows.begin, top), end = std::min({rows.end, top + chunk[0], shape[0]});
   if (begin >= end) return;
-  const std::uint64_t width = std::min(chunk_row, row_items - left);
-  if (row_items == 1 && chunk_row == 1)
+  const std::uint64_t width = std::min(chunk_row, row - left);
+  if (row == 1 && chunk_row == 1)
     return convert(c, values.data() + (begin - top) * from_width, end - begin, out + (begin - rows.begin) * to_width);
-  for (std::uint64_t row = begin; row < end; ++row)
-    convert(c, values.data() + (row - top) * chunk_row * from_width, width, out + ((row - rows.begin) * row_items + left) * to_width);
+  for (std::uint64_t at = begin; at < end; ++at)
+    convert(c, values.data() + (at - top) * chunk_row * from_width, width, out + ((at - rows.begin) * row + left) * to_width);
 }
 
 }  // namespace lc::h5

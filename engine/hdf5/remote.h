@@ -39,4 +39,13 @@ struct Hdf5::Remote {
   std::map<std::uint64_t, std::vector<std::byte>> chunks;  // those that the next rows begin in
 };
 
+template <class R, class... A>
+R Hdf5::ask(h5::Verb verb, const A&... arguments) const {
+  h5::Wire question;
+  question.put(verb), question.put(remote_->number);
+  (question.put(arguments), ...);
+  [[maybe_unused]] h5::Wire answer = remote_->reader->ask(question, where());
+  if constexpr (!std::is_void_v<R>) return answer.get<R>();
+}
+
 }  // namespace lc

@@ -47,10 +47,6 @@ class Server {
 
  private:
   template <class T>
-  struct Kept {  // how an argument is held while it is used
-    using type = std::remove_cvref_t<T>;
-  };
-  template <class T>
   auto argument(Wire& in) {
     using Plain = std::remove_cvref_t<T>;
     if constexpr (std::is_same_v<Plain, H5Object>)
@@ -114,8 +110,6 @@ void Server::ask(Verb verb, const H5Object& on, Wire& in) {
       return call(&O::has, on, in);
     case Verb::is_group:
       return call(&O::is_group, on, in);
-    case Verb::is_dataset:
-      return call(&O::is_dataset, on, in);
     case Verb::at:
       return call(&O::at, on, in);
     case Verb::children:
@@ -214,7 +208,7 @@ Wire Server::answer(Verb verb, Wire& in, int descriptor) {
       for (const std::uint32_t number : in.get<std::vector<std::uint32_t>>()) objects_.erase(number);
       if (objects_.empty()) budget_ = kSmallBudget;
     } else if (const auto number = in.get<std::uint32_t>(); verb == Verb::close) {
-      objects_.at(number).close();
+      object(number).close();
     } else {
       ask(verb, object(number), in);
     }

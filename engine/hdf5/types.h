@@ -64,6 +64,14 @@ constexpr std::size_t bytes_of(H5Item item) {
 
 using H5Shape = std::vector<std::uint64_t>;  // empty: a scalar
 
+// Values of a row, ~0 where a damaged extent makes them more than there can be.
+inline std::uint64_t row_items(const H5Shape& shape) {
+  std::uint64_t items = 1;
+  for (std::size_t axis = 1; axis < shape.size(); ++axis)
+    if (__builtin_mul_overflow(items, shape[axis], &items)) return ~std::uint64_t{0};
+  return items;
+}
+
 struct H5Storage {
   int gzip = 0;                           // 0: not compressed; without gzip, chunk and grows the data are contiguous (mappable)
   std::vector<std::uint64_t> chunk = {};  // empty: chosen, about 64 Ki elements

@@ -11,7 +11,6 @@ enum class Verb : std::uint8_t {
   forget,
   has,
   is_group,
-  is_dataset,
   at,
   children,
   group,

@@ -60,12 +60,6 @@ void refuse_other_species(const std::vector<std::string>& ids, const std::string
   }
 }
 
-std::string listed(std::vector<std::string> names) {
-  std::sort(names.begin(), names.end());
-  names.erase(std::unique(names.begin(), names.end()), names.end());
-  return fmt::format("{}", fmt::join(names, ", "));
-}
-
 class NameTable {  // of the known genes; a name of two ids is of none
  public:
   explicit NameTable(std::span<const KnownGene> known) {
@@ -108,9 +102,10 @@ void look_up_names(const std::vector<std::string>& symbols, const GeneRules& rul
   out.notes.push_back(fmt::format("gene names: {} of {} found exactly among the known genes", found, symbols.size()) +
                       (rules.renamed.empty() ? "" : fmt::format(", {} by alias", by_alias)));
   if (!ambiguous.empty()) {
-    const std::string names = listed(ambiguous);
+    std::sort(ambiguous.begin(), ambiguous.end());
+    ambiguous.erase(std::unique(ambiguous.begin(), ambiguous.end()), ambiguous.end());
     out.warnings.push_back(
-        fmt::format("{} gene names stand for several genes and are not used: {}", std::count(names.begin(), names.end(), ',') + 1, names));
+        fmt::format("{} gene names stand for several genes and are not used: {}", ambiguous.size(), fmt::join(ambiguous, ", ")));
   }
 }
 
