@@ -39,14 +39,20 @@ done
 # Cells: a corpus of real token lengths, and a small one with texts for a training run on both devices.
 data=${LANGCELL_TEST_DATA:-../shared}/data
 if [[ -f $data/pbmc3k.h5ad ]]; then
-  build/bin/langcell tokenize "$data/pbmc3k.h5ad" --genes "$data/geneformer_v1_genes.tsv" --out "$work/real.h5" --quiet
-  mv "$work/real.h5" "$to/data/lengths.h5"
+  cp "$data/pbmc3k.h5ad" "$to/data/cells.h5ad"
+  cp "$data/pbmc3k_texts.json" "$to/data/texts.json"
+  build/bin/langcell tokenize "$data/pbmc3k.h5ad" --genes "$data/geneformer_v1_genes.tsv" --texts "$data/pbmc3k_texts.json" --label-key cell_type \
+    --out "$to/data/lengths.h5" --quiet
   echo "real cells (pbmc3k)" >"$to/data/about"
 fi
 build/bin/langcell simulate --cells 400 --genes 300 --types 4 --out "$work/cells.h5ad" --texts "$work/texts.json" --quiet
 build/bin/langcell vocab --from "$work/cells.h5ad" --out "$work/genes.tsv"
 build/bin/langcell tokenize "$work/cells.h5ad" --genes "$work/genes.tsv" --texts "$work/texts.json" --label-key cell_type --out "$to/data/small.h5" --quiet
-[[ -f $to/data/lengths.h5 ]] || { cp "$to/data/small.h5" "$to/data/lengths.h5"; echo "simulated cells" >"$to/data/about"; }
+if [[ ! -f $to/data/lengths.h5 ]]; then
+  cp "$to/data/small.h5" "$to/data/lengths.h5"
+  cp "$work/cells.h5ad" "$work/texts.json" "$to/data"
+  echo "simulated cells" >"$to/data/about"
+fi
 
 tar -C "$work" -cJf "$work/bundle.tar.xz" langcell-bundle
 mv "$work/bundle.tar.xz" "$out"

@@ -11,7 +11,7 @@ out=${1:-build/cuda_resources.txt}
 command -v nvcc >/dev/null || { echo "cuda_resources: there is no nvcc on the PATH; install the CUDA Toolkit" >&2; exit 5; }
 # Known: dk and dv of heads 128 wide hold more than the registers; rows that are not aligned to 16 bytes (width 1, "plain"); a division of doubles
 # is a call. On sm_80 four to twenty bytes at 128 registers, for a block more on every multiprocessor.
-known='attention_key_gradient_kernel<128|rank_encoding_kernel|_kernel<1, |_plain_kernel<'
+known='attention_key_gradient_kernel<128|rank_encoding_kernel|elementwise_kernel<1, |embedding_[a-z]*_kernel<1, |l2_[a-z_]*_kernel<1, |_plain_kernel<|residual_norm_backward_kernel<2, float>'
 known+='|^sm_80 .*(attention_forward_kernel<(32|64)|residual_norm_backward_kernel<16)'
 
 work=$(mktemp -d)

@@ -1,14 +1,18 @@
 #!/usr/bin/env bash
 # On a machine with a GPU: every case on CUDA against the CPU, lane maps, compute-sanitizer, one training run on both devices, all timings.
-# usage: gpu_check.sh [OUT]      default OUT: gpu-check; inside a bundle (tools/bundle.sh) or a build tree. Ends with OUT/summary.txt and .json
+# usage: gpu_check.sh [OUT] [CHECK…]      default OUT: gpu-check, and every check; inside a bundle (tools/bundle.sh) or a build tree. Ends with
+# OUT/summary.txt and .json. Checks: cases memcheck racecheck training kernels_bf16 steps rates hopper_cases hopper_memcheck hopper_kernels
+# hopper_steps hopper_rates pytorch pytorch_steps
 set -uo pipefail
 case "${1-}" in
-  -h | --help) sed -n '2,3s/^# //p' "$0"; exit 0 ;;
-  -*) echo "gpu_check: unknown argument '$1' (usage: gpu_check.sh [OUT])" >&2; exit 2 ;;
+  -h | --help) sed -n '2,5s/^# //p' "$0"; exit 0 ;;
+  -*) echo "gpu_check: unknown argument '$1' (usage: gpu_check.sh [OUT] [CHECK…])" >&2; exit 2 ;;
 esac
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 mkdir -p "${1:-gpu-check}" || exit 5
 out=$(cd "${1:-gpu-check}" && pwd)
+shift
+wanted=" ${*-} "
 if [[ -d $here/bin ]]; then
   bin=$here/bin data=$here/data peers=$here tests=$here/bin/cuda_device_test kernels=$here/bin/kernels step=$here/bin/step
   export LD_LIBRARY_PATH=$here/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
@@ -26,6 +30,7 @@ names=() codes=() times=()
 run() {
   local name=$1 limit=$2 begin=$EPOCHREALTIME code
   shift 2
+  [[ $wanted =~ ^\ *$ || $wanted == *" $name "* ]] || return 0
   timeout "$limit" "$@" >"$out/$name.log" 2>&1
   code=$?
   names+=("$name") codes+=("$code") times+=("$(awk -v a="$begin" -v b="$EPOCHREALTIME" 'BEGIN { printf "%.1f", b - a }')")
@@ -55,6 +60,7 @@ hopper() { # cases | memcheck | kernels | steps
     memcheck) sanitizer memcheck '*_attention_self__ragged__64*:*_attention_many_queries*:*_attention_cross__no_keys*' ;;
     kernels) "$kernels" --device cuda --bf16 --cold --filter 'attention /' --json "$out/kernels-sm90.json" ;;
     steps) steps -sm90 ;;
+    rates) rates -sm90 ;;
   esac
 }
 
@@ -83,11 +89,31 @@ steps() { # [SUFFIX of the files]
   done
 }
 
-peers() {
-  python3 -c 'import torch, sys; sys.exit(not torch.cuda.is_available())' || { echo "no PyTorch with CUDA on this machine"; return 3; }
-  python3 "$peers/torch_kernels.py" --json "$out/torch.json"
+# The whole program at full size on real lengths: both stages, cells a second as its own log says; and zero-shot labelling.
+rates() { # [SUFFIX of the files]
+  local corpus=$data/lengths.h5 run=$out/run-langcell stage
+  [[ -f $corpus ]] || { echo "no $corpus (a bundle has one)"; return 3; }
+  rm -rf "$run"
+  "$bin/langcell" pretrain --run "$run" --device cuda --precision bf16 --quiet --set "data.corpus=[\"$corpus\"]" --set 'model.preset="langcell"' \
+    --set train.batch_size=128 --set stage1.steps=16 --set stage2.steps=16 --set train.log_every=4 --set validate.every=0 --set checkpoint.every=0 || return 1
+  for stage in 1 2; do
+    grep "\"stage\":$stage," "$run/train.jsonl" | tail -n 1 | tee "$out/stage$stage${1-}.json" |
+      sed -E "s/.*\"loss\":([0-9.]+).*\"samples_per_s\":([0-9.]+),\"tokens_per_s\":([0-9.]+).*/langcell, stage $stage: \\2 cells\/s, \\3 tokens\/s; loss \\1/"
+  done
+  rm -rf "$run"
+  "$step" "$corpus" --device cuda --bf16 --preset langcell --tokens 2048 --cells 512 --batch 32 --repeats 3 --texts 8 --json "$out/zero-shot${1-}.json"
 }
-export -f cases hopper sanitizer training losses steps peers
+
+with_torch() { python3 -c 'import torch, sys; sys.exit(not torch.cuda.is_available())' || { echo "no PyTorch with CUDA on this machine"; return 3; }; }
+peers() { with_torch && python3 "$peers/torch_kernels.py" --json "$out/torch.json"; }
+peer_steps() {
+  with_torch || return
+  local flags="--device cuda --bf16 --preset langcell --tokens 2048 --cells 256 --batch 32 --repeats 3"
+  python3 "$peers/torch_step.py" "$data/lengths.h5" $flags --form eager --dropout 0.02 --json "$out/torch-eager.json" &&
+    python3 "$peers/torch_step.py" "$data/lengths.h5" $flags --form sdpa --dropout 0.02 --compile --json "$out/torch-best-dropout.json" &&
+    python3 "$peers/torch_step.py" "$data/lengths.h5" $flags --form sdpa --compile --json "$out/torch-best.json"
+}
+export -f cases hopper sanitizer training losses steps rates with_torch peers peer_steps
 export out bin data tests kernels step peers
 
 run cases 150 bash -c cases
@@ -96,11 +122,14 @@ run racecheck 90 bash -c 'sanitizer racecheck'
 run training 60 bash -c training
 run kernels_bf16 90 "$kernels" --device cuda --bf16 --cold --json "$out/kernels.json"
 run steps 90 bash -c steps
+run rates 120 bash -c rates
 run hopper_cases 60 bash -c 'hopper cases'
 run hopper_memcheck 60 bash -c 'hopper memcheck'
 run hopper_kernels 30 bash -c 'hopper kernels'
 run hopper_steps 60 bash -c 'hopper steps'
+run hopper_rates 90 bash -c 'hopper rates'
 run pytorch 60 bash -c peers
+run pytorch_steps 150 bash -c peer_steps
 
 device=$("$bin/langcell" info | sed -n 's/.*cuda:0: //p')
 driver=$(nvidia-smi --query-gpu=driver_version --format=csv,noheader 2>/dev/null | head -n 1)
@@ -111,7 +140,8 @@ version=$(cat "$here/version" 2>/dev/null || git -C "$here" rev-parse HEAD 2>/de
     printf '%s\n  {"name": "%s", "exit_code": %s, "seconds": %s}' "$([[ $i == 0 ]] || echo ,)" "${names[i]}" "${codes[i]}" "${times[i]}"
   done
   printf ']'
-  for file in kernels step step-dropout step-forward kernels-sm90 step-sm90 step-dropout-sm90 step-forward-sm90 torch; do
+  for file in kernels step step-dropout step-forward stage1 stage2 zero-shot kernels-sm90 step-sm90 step-dropout-sm90 step-forward-sm90 stage1-sm90 \
+    stage2-sm90 zero-shot-sm90 torch torch-eager torch-best-dropout torch-best; do
     [[ ! -s $out/$file.json ]] || printf ',\n "%s": %s' "$file" "$(cat "$out/$file.json")"
   done
   printf '}\n'
@@ -123,7 +153,7 @@ version=$(cat "$here/version" 2>/dev/null || git -C "$here" rev-parse HEAD 2>/de
   tail -n 2 "$out/cases.log"
   tail -n 1 "$out/training.log"
   tail -n 2 "$out/hopper_cases.log"
-  cat "$out/kernels_bf16.log" "$out/steps.log" "$out/hopper_kernels.log" "$out/hopper_steps.log" "$out/pytorch.log"
+  cat "$out"/{kernels_bf16,steps,rates,hopper_kernels,hopper_steps,hopper_rates,pytorch,pytorch_steps}.log
 } >"$out/summary.txt" 2>/dev/null
 echo "gpu_check: $out/summary.txt, $out/summary.json; $SECONDS s"
 for code in "${codes[@]}"; do [[ $code == 0 || $code == 3 ]] || exit 1; done

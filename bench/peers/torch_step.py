@@ -1,9 +1,9 @@
 """PyTorch on the cells of a corpus: forward and backward of the cell tower, one JSON line per run, beside bench/step.
 
-usage: torch_step.py CORPUS.h5 [--form eager|sdpa] [--preset small|langcell] [--tokens 512] [--dropout 0.02] [--forward] …
+usage: torch_step.py CORPUS.h5 [--form eager|sdpa] [--preset small|langcell] [--tokens 512] [--dropout 0.02] [--forward] [--device cuda --bf16] …
   eager   as the published code runs: random batches padded to their longest cell, q, k, v as three products, the whole score matrix
   sdpa    PyTorch's best: cells grouped by length, one q-k-v product, scaled_dot_product_attention, a mask only where something is padded
-Both see the same cells. On the CPU, attention dropout costs sdpa its fused path; that is PyTorch's, not this file's.
+Both see the same cells; --compile gives either to torch.compile. On the CPU, attention dropout costs sdpa its fused path; that is PyTorch's, not this file's.
 """
 
 import argparse
@@ -105,8 +105,14 @@ def make_batches(cells, size, width, form):
     return batches
 
 
-def run(tower, batches, forward_only):
+def wait(device):
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def run(tower, batches, forward_only, device="cpu"):
     """Seconds for one pass over all batches."""
+    wait(device)
     begin = time.perf_counter()
     for ids, mask, upstream in batches:
         if forward_only:
@@ -115,6 +121,7 @@ def run(tower, batches, forward_only):
         else:
             tower(ids, mask).backward(upstream)
             tower.zero_grad(set_to_none=True)
+    wait(device)
     return time.perf_counter() - begin
 
 
@@ -131,6 +138,10 @@ def main():
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--bf16", action="store_true", help="weights and activations in bfloat16")
+    parser.add_argument("--compile", action="store_true", help="torch.compile, for any length")
+    parser.add_argument("--json", help="write the line to a file too")
     options = parser.parse_args()
 
     torch.set_num_threads(options.threads)
@@ -138,31 +149,41 @@ def main():
     torch.manual_seed(options.seed)
     cells, vocabulary = read_cells(options.corpus, options.cells, options.tokens, options.seed)
     tower = CellTower(options.preset, vocabulary, options.dropout, options.form).train(not options.forward)
-    batches = make_batches(cells, options.batch, PRESETS[options.preset][1], options.form)
-    run(tower, batches[-1:], options.forward)
-    seconds = [run(tower, batches, options.forward) for _ in range(options.repeats)]
+    kind = torch.bfloat16 if options.bf16 else torch.float32
+    tower = tower.to(options.device, kind)
+    batches = [
+        (ids.to(options.device), None if mask is None else mask.clamp(min=-1e30).to(options.device, kind), upstream.to(options.device, kind))
+        for ids, mask, upstream in make_batches(cells, options.batch, PRESETS[options.preset][1], options.form)
+    ]
+    compiled = torch.compile(tower, dynamic=True) if options.compile else tower
+    run(compiled, batches if options.device == "cuda" else batches[-1:], options.forward, options.device)
+    seconds = [run(compiled, batches, options.forward, options.device) for _ in range(options.repeats)]
     real, padded = sum(map(len, cells)), sum(ids.numel() for ids, _, _ in batches)
-    print(
-        json.dumps(
-            {
-                "peer": f"torch {torch.__version__} {options.form}",
-                "preset": options.preset,
-                "tokens": options.tokens,
-                "cells": options.cells,
-                "batch": options.batch,
-                "dropout": options.dropout,
-                "direction": "forward" if options.forward else "forward+backward",
-                "threads": options.threads,
-                "cells_per_s": round(options.cells / min(seconds), 2),
-                "best_s": round(min(seconds), 4),
-                "median_s": round(float(np.median(seconds)), 4),
-                "repeats": options.repeats,
-                "real_tokens": real,
-                "padding": round(padded / real, 3),
-                "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-            }
-        )
+    where = {"threads": options.threads} if options.device == "cpu" else {"device": torch.cuda.get_device_name(), "bf16": options.bf16}
+    host_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    line = json.dumps(
+        {
+            "peer": f"torch {torch.__version__} {options.form}{' compiled' if options.compile else ''}",
+            "preset": options.preset,
+            "tokens": options.tokens,
+            "cells": options.cells,
+            "batch": options.batch,
+            "dropout": options.dropout,
+            "direction": "forward" if options.forward else "forward+backward",
+            **where,
+            "cells_per_s": round(options.cells / min(seconds), 2),
+            "best_s": round(min(seconds), 4),
+            "median_s": round(float(np.median(seconds)), 4),
+            "repeats": options.repeats,
+            "real_tokens": real,
+            "padding": round(padded / real, 3),
+            "peak_bytes": host_bytes if options.device == "cpu" else torch.cuda.max_memory_allocated(),
+        }
     )
+    print(line)
+    if options.json:
+        with open(options.json, "w", encoding="utf-8") as file:
+            file.write(line + "\n")
 
 
 if __name__ == "__main__":

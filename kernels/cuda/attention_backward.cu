@@ -23,6 +23,25 @@ __global__ void __launch_bounds__(kAttentionThreads) attention_delta_kernel(Atte
   if (lane == 0) a.workspace[head * a.q.rows + token] = sum;
 }
 
+// attention_delta_rows_kernel: the same for rows that are aligned to 16 bytes; a lane has 8 columns.
+// grid (tokens · H · D / 8 / 128)   block 128   shared none
+template <int D>
+__global__ void __launch_bounds__(kAttentionThreads) attention_delta_rows_kernel(AttentionBackward<bf16> a) {
+  constexpr int kLanes = D / 8;
+  const std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * kAttentionThreads + threadIdx.x, head_row = i / kLanes;
+  const std::int64_t token = head_row / a.heads, head = head_row % a.heads;
+  float sum = 0;
+  if (token < a.q.rows) {
+    float o[8], d_o[8];
+    const std::int64_t column = head * D + i % kLanes * 8;
+    load(o, a.o.row(token) + column), load(d_o, a.d_o.row(token) + column);
+#pragma unroll
+    for (int c = 0; c < 8; ++c) sum += o[c] * d_o[c];
+  }
+  sum = warp_sum<kLanes>(sum);
+  if (token < a.q.rows && i % kLanes == 0) a.workspace[head * a.q.rows + token] = sum;
+}
+
 // P (a weight before dropout) and dS of the warp's 16 queries × 64 keys, from scores and products dO · v.
 // row_lse (times log2 e) and row_delta are those of the lane's two rows; queries and keys outside give 0, and kWhole says there are none.
 template <bool kDropout, bool kWhole>
@@ -292,12 +311,19 @@ void run_tiles(const Queue& queue, const AttentionBackward<bf16>& a) {
 
 template <int D, class T>
 void run(const Queue& queue, const AttentionBackward<T>& a) {
-  launch("attention_delta_kernel", attention_delta_kernel<D, T>, by_rows(a.q.rows, a.heads), queue, a);
   if constexpr (dtype_of<T> == DType::bf16) {
+    if (fits_tiles(a.o) && fits_tiles(a.d_o)) {
+      const Grid grid{dim3(static_cast<unsigned>(ceil_div(a.q.rows * a.heads * (D / 8), kAttentionThreads))), dim3(kAttentionThreads)};
+      launch("attention_delta_rows_kernel", attention_delta_rows_kernel<D>, grid, queue, a);
+    } else {
+      launch("attention_delta_kernel", attention_delta_kernel<D, T>, by_rows(a.q.rows, a.heads), queue, a);
+    }
     const bool aligned = fits_tiles(a.q) && fits_tiles(a.k) && fits_tiles(a.v) && fits_tiles(a.d_o) && fits_tiles(a.dq.to) &&
                          fits_tiles(a.dk.to) && fits_tiles(a.dv.to);
     if (aligned && sm90::attention_backward(queue, a)) return;
     if (aligned) return a.dropout.rate > 0 ? run_tiles<D, true>(queue, a) : run_tiles<D, false>(queue, a);
+  } else {
+    launch("attention_delta_kernel", attention_delta_kernel<D, T>, by_rows(a.q.rows, a.heads), queue, a);
   }
   if (a.dq)
     launch("attention_query_gradient_plain_kernel", attention_query_gradient_plain_kernel<D, T>, by_rows(a.q.rows, a.heads), queue, a);

@@ -17,6 +17,24 @@ __device__ __forceinline__ HiddenRow hidden_row(const Dropout& d, const kernels:
   return {packing.keys[b], keep_threshold(d, packing.keys[b], 0, row / 16), row};
 }
 
+// The same for tokens in rising order: a warp looks up only what changes.
+struct HiddenRows {
+  HiddenRow row{};
+  std::int64_t sequence = -1, first = 0;
+  int block = -1;
+
+  __device__ __forceinline__ const HiddenRow& at(const Dropout& d, const kernels::PackingView& packing, std::int64_t token,
+                                                 std::int32_t sequence_of_token) {
+    if (sequence != sequence_of_token) {
+      sequence = sequence_of_token, first = packing.offsets[sequence], block = -1;
+      row.sequence = packing.keys[sequence];
+    }
+    row.row = static_cast<int>(token - first);
+    if (row.row / 16 != block) block = row.row / 16, row.threshold = keep_threshold(d, row.sequence, 0, block);
+    return row;
+  }
+};
+
 // x[0 … N) are columns `column` … of the row; 16 of them, or one.
 template <int N>
 __device__ __forceinline__ void drop(float (&x)[N], const Dropout& d, const HiddenRow& row, std::int64_t column) {

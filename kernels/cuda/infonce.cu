@@ -57,7 +57,7 @@ struct BackwardEpilogue {  // scale · dloss/dscore for rows from `first` on, an
       for (int e = 0; e < 2; ++e) {
         const std::int64_t i = first + m, j = n + e;
         if (m >= to.rows || j >= to.columns) continue;
-        const float score = scale * v[e];
+        const float score = __fmul_rn(scale, v[e]);  // rounded as forward had it: of one pair nothing is left
         float d = -2 * target(a.groups, i, j);
         if (in_denominator(a.groups, i, j)) d += expf(score + log_weight(a.groups, j) - a.lse_a[i]);
         if (in_denominator(a.groups, j, i)) d += expf(score - a.lse_b[j]);

@@ -117,6 +117,12 @@ template <class T>
 void forward(const Queue& queue, const LinearForward<T>& a) {
   const Rows<T> first = a.pre.data ? a.pre : a.y;
   const bool gelu = a.activation == Activation::gelu;  // the library's is the tanh form
+  const bool rounded = a.bias && dtype_of<T> != DType::f32;
+  const Scratch<T> bias(queue, rounded ? a.y.columns : 0);
+  if (rounded) {
+    convert<Device::cuda, float, T>(queue,
+                                    {{a.bias, 1, a.y.columns, a.y.columns}, {bias.get(), 1, a.y.columns, a.y.columns}, Into::write});
+  }
   const bool done = cublas_product(queue, {.in = dtype_of<T>,
                                            .out = dtype_of<T>,
                                            .a = a.x.data,
@@ -129,7 +135,7 @@ void forward(const Queue& queue, const LinearForward<T>& a) {
                                            .b_stride = a.w.stride,
                                            .c_stride = first.stride,
                                            .turn_b = Turn::transpose,
-                                           .bias = a.bias,
+                                           .bias = rounded ? static_cast<const void*>(bias.get()) : a.bias,
                                            .activation = gelu || a.pre.data ? Activation::none : a.activation});
   if (!done) {
     const LinearEpilogue<T> epilogue{a, fits(a.y, 2) && (!a.pre.data || fits(a.pre, 2))};

@@ -115,9 +115,9 @@ class Plan {
   bool set_epilogue(const CublasProduct& kind) {
     const bool relu = kind.activation == kernels::Activation::relu;
     if (!kind.bias) return !relu || set(CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_RELU);
-    const cudaDataType_t float_bias = CUDA_R_32F;
+    const cudaDataType_t type = type_of(kind.out);
     return set(CUBLASLT_MATMUL_DESC_EPILOGUE, relu ? CUBLASLT_EPILOGUE_RELU_BIAS : CUBLASLT_EPILOGUE_BIAS) &&
-           set(CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, float_bias) && set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, kind.bias);
+           set(CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, type) && set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, kind.bias);
   }
   bool choose(cublasLtHandle_t handle, const CublasProduct& kind) {
     const Layouts at(kind);
@@ -177,7 +177,7 @@ bool cublas_product(const Queue& queue, const CublasProduct& p) {
     return reinterpret_cast<std::uintptr_t>(matrix) % kAlignment == 0 && static_cast<std::size_t>(stride) * size_of(type) % kAlignment == 0;
   };
   const bool suits =
-      aligned(p.a, p.a_stride, p.in) && aligned(p.b, p.b_stride, p.in) && aligned(p.c, p.c_stride, p.out) && aligned(p.bias, 0, DType::f32);
+      aligned(p.a, p.a_stride, p.in) && aligned(p.b, p.b_stride, p.in) && aligned(p.c, p.c_stride, p.out) && aligned(p.bias, 0, p.out);
   if (!suits || p.m == 0 || p.n == 0 || p.k == 0) return false;
   static std::mutex mutex;
   static auto& handles = *new std::map<std::pair<int, void*>, Handle>;

@@ -14,7 +14,7 @@ struct CublasProduct {
   std::int64_t m = 0, n = 0, k = 0, a_stride = 0, b_stride = 0, c_stride = 0;
   Turn turn_a = Turn::none, turn_b = Turn::none;
   kernels::Into into = kernels::Into::write;
-  const float* bias = nullptr;  // (n)
+  const void* bias = nullptr;  // (n), of the type of c: the library takes no other beside a bf16 result
   kernels::Activation activation = kernels::Activation::none;
 };
 bool cublas_product(const Queue& queue, const CublasProduct& p);  // false: it refuses, nothing was started

@@ -1,4 +1,6 @@
 // Sums of partial sums, in order: the second half of every gradient of a vector.
+#include <algorithm>
+
 #include "kernels/cuda/row_slots.cuh"
 
 namespace lc::cuda {
@@ -6,36 +8,48 @@ namespace {
 
 constexpr int kRuns = 8;
 
-// add_partials_kernel: to[c] += Σ over chunks of partial[chunk][c]; a warp sums 32 columns of a run of chunks, the runs are added in order.
-// in   partial (chunks, stride)      in and out  to (C)
-// grid (C / 32)   block 256 = 8 runs   shared 256 floats
-__global__ void __launch_bounds__(kRuns* kWarpSize)
-    add_partials_kernel(const float* partial, std::int64_t chunks, std::int64_t stride, float* to, std::int64_t columns) {
+constexpr int kVectors = 4;
+struct Targets {
+  float* of[kVectors];
+};
+
+// add_partials_kernel: to[v][c] += Σ over chunks of partial[chunk][v][c]; a warp sums 32 columns of a run of chunks, the runs are added in
+// order.
+// in   partial (chunks, vectors, C)      in and out  to (C) of each vector that is wanted
+// grid (C / 32, vectors)   block 256 = 8 runs   shared 256 floats
+__global__ void __launch_bounds__(kRuns* kWarpSize) add_partials_kernel(Partials p, Targets to) {
   float* const shared = ptx::dynamic_shared<float>();
-  const std::int64_t c = static_cast<std::int64_t>(blockIdx.x) * kWarpSize + lane_of_warp();
+  const std::int64_t c = static_cast<std::int64_t>(blockIdx.x) * kWarpSize + lane_of_warp(), v = blockIdx.y;
+  float* target = to.of[0];
+#pragma unroll
+  for (int i = 1; i < kVectors; ++i) target = v == i ? to.of[i] : target;
+  if (target == nullptr) return;
   const int run = warp_of_block();
   float sum = 0;
-  if (c < columns) {
-    for (std::int64_t i = chunks * run / kRuns; i < chunks * (run + 1) / kRuns; ++i) sum += partial[i * stride + c];
+  if (c < p.columns) {
+#pragma unroll 8
+    for (std::int64_t i = p.chunks * run / kRuns; i < p.chunks * (run + 1) / kRuns; ++i) {
+      sum += p.data[(i * p.vectors + v) * p.columns + c];
+    }
   }
   shared[threadIdx.x] = sum;
   __syncthreads();
-  if (run != 0 || c >= columns) return;
+  if (run != 0 || c >= p.columns) return;
   float total = 0;
 #pragma unroll
   for (int r = 0; r < kRuns; ++r) total += shared[r * kWarpSize + lane_of_warp()];
-  to[c] += total;
+  target[c] += total;
 }
 
 }  // namespace
 
 void add_partials(const Queue& queue, const Partials& p, std::span<float* const> to) {
-  const Grid grid{dim3(static_cast<unsigned>(ceil_div(p.columns, kWarpSize))), dim3(kRuns * kWarpSize), kRuns * kWarpSize * sizeof(float)};
-  for (std::size_t v = 0; v < to.size(); ++v) {
-    if (!to[v]) continue;
-    launch("add_partials_kernel", add_partials_kernel, grid, queue, p.data + static_cast<std::int64_t>(v) * p.columns, p.chunks,
-           p.vectors * p.columns, to[v], p.columns);
-  }
+  Targets targets{};
+  std::ranges::copy(to, targets.of);
+  if (std::ranges::none_of(to, [](const float* t) { return t != nullptr; })) return;
+  const Grid grid{dim3(static_cast<unsigned>(ceil_div(p.columns, kWarpSize)), static_cast<unsigned>(to.size())), dim3(kRuns * kWarpSize),
+                  kRuns * kWarpSize * sizeof(float)};
+  launch("add_partials_kernel", add_partials_kernel, grid, queue, p, targets);
 }
 
 }  // namespace lc::cuda

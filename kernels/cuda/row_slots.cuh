@@ -41,7 +41,7 @@ struct Partials {  // (chunks, vectors, columns)
   const float* data;
   std::int64_t chunks, columns, vectors = 3;
 };
-// to[v][c] += sum over the chunks of vector v, in order; null: not wanted.
+// to[v][c] += sum over the chunks of vector v, in order; at most four vectors; null: not wanted.
 void add_partials(const Queue& queue, const Partials& partials, std::span<float* const> to);
 
 template <class T>

@@ -13,9 +13,16 @@ namespace {
 
 constexpr float kMissing = std::numeric_limits<float>::quiet_NaN();
 
+// A GPU wants enough to fill it many times over; a CPU what stays near its caches.
+std::int64_t tokens_at_once(std::int64_t wanted, const Queue& queue) {
+  if (wanted > 0) return wanted;
+  return queue.device == Device::cuda ? 65536 : 16384;
+}
+
 // Cells by length, cut into packings of a bounded number of tokens: f(packed tokens, which cells).
-void for_each_packing(std::span<const TokenList> cells, std::int64_t budget, const Queue& queue,
+void for_each_packing(std::span<const TokenList> cells, std::int64_t tokens_per_batch, const Queue& queue,
                       const std::function<void(const Tokens&, std::span<const std::size_t>)>& f) {
+  const std::int64_t budget = tokens_at_once(tokens_per_batch, queue);
   std::vector<std::size_t> order(cells.size());
   std::iota(order.begin(), order.end(), 0);
   std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) { return cells[a].size() > cells[b].size(); });
@@ -115,6 +122,7 @@ CellScores Annotator::operator()(std::span<const TokenList> cells) const {
 // Keys and values of the cells once per layer; then all wanted (cell, text) pairs, a bounded number of text tokens at a time.
 void Annotator::match_cells(const Tensor& hidden, const Tokens& tokens, std::span<const std::size_t> which, CellScores& out) const {
   const auto labels = static_cast<std::size_t>(labels_);
+  const std::int64_t budget = tokens_at_once(options_.tokens_per_batch, model_.parameters().queue());
   const CrossStates states = model_.cross_states(hidden, tokens);
   std::vector<float> count(labels);
   for (const std::int32_t label : label_of_) ++count[label];
@@ -153,7 +161,7 @@ void Annotator::match_cells(const Tensor& hidden, const Tokens& tokens, std::spa
     }
     for (std::size_t t = 0; t < texts_.size(); ++t) {
       if (!wanted[label_of_[t]]) continue;
-      if (std::ssize(pairs.ids) + std::ssize(texts_[t]) > options_.tokens_per_batch) flush();
+      if (std::ssize(pairs.ids) + std::ssize(texts_[t]) > budget) flush();
       pairs.add(texts_[t], 0, static_cast<std::int32_t>(i));
       of.push_back({cell, static_cast<std::size_t>(label_of_[t])});
     }

@@ -15,7 +15,7 @@ struct AnnotateOptions {
   float alpha = 0.1f, temperature = 0.05f;
   ScoreKind score = ScoreKind::published;
   int top_k = 0;                          // > 0: the matching pass runs for the K most similar labels only; the others get B = 0
-  std::int64_t tokens_per_batch = 16384;  // of cells, and of texts in matching mode
+  std::int64_t tokens_per_batch = 0;      // of cells, and of texts in matching mode; 0: what suits the device
 };
 
 struct CellScores {  // row by row; n cells, N labels, P projection
@@ -45,7 +45,7 @@ class Annotator {
 };
 
 // z and position-0 states alone; needs no text tower.
-CellScores embed_cells(const LangCell& model, std::span<const TokenList> cells, std::int64_t tokens_per_batch = 16384);
+CellScores embed_cells(const LangCell& model, std::span<const TokenList> cells, std::int64_t tokens_per_batch = 0);
 
 // score of one cell from its similarities and what B is made of (match probabilities, or log-odds for ScoreKind::logit); NaN counts as B =
 // 0.

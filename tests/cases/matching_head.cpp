@@ -42,7 +42,7 @@ OpCase loss_case(const std::string& name, const Setting& s) {
   };
   c.reference = [=](const std::vector<Values>& in) { return Values{loss_of(s, in)}; };
   c.flops = 4.0 * static_cast<double>(s.rows.size()) * static_cast<double>(s.columns);
-  c.bytes = 4.0 * static_cast<double>(s.rows.size()) * static_cast<double>(s.columns);
+  c.moved = static_cast<double>(s.rows.size()) * static_cast<double>(s.columns);
   return c;
 }
 

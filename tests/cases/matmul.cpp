@@ -42,7 +42,7 @@ OpCase make(const std::string& name, const Setting& s) {
   c.run = [=](const std::vector<Tensor>& in) { return linear(in[0], in[1], s.bias == Bias::given ? in[2] : Tensor(), s.activation); };
   c.reference = [=](const std::vector<Values>& in) { return reference(s, in); };
   c.flops = 2.0 * static_cast<double>(s.tokens * s.in * s.out);
-  c.bytes = 4.0 * static_cast<double>(s.tokens * (s.in + s.out) + s.in * s.out);
+  c.moved = static_cast<double>(s.tokens * (s.in + s.out) + s.in * s.out);
   return c;
 }
 
@@ -105,6 +105,10 @@ std::vector<OpCase> matmul_cases() {
       benchmark("small: attention output, no bias", {.tokens = 8192, .in = 256, .out = 256, .bias = Bias::none}),
       benchmark("small: first feed-forward, relu", {.tokens = 8192, .in = 256, .out = 512, .activation = relu}),
       benchmark("small: second feed-forward, no bias", {.tokens = 8192, .in = 512, .out = 256, .bias = Bias::none}),
+      benchmark("langcell: query, key and value", {.tokens = 65536, .in = 512, .out = 1536}),
+      benchmark("langcell: attention output, no bias", {.tokens = 65536, .in = 512, .out = 512, .bias = Bias::none}),
+      benchmark("langcell: first feed-forward, relu", {.tokens = 65536, .in = 512, .out = 1024, .activation = relu}),
+      benchmark("langcell: second feed-forward, no bias", {.tokens = 65536, .in = 1024, .out = 512, .bias = Bias::none}),
       benchmark("langcell: text feed-forward, gelu", {.tokens = 2048, .in = 768, .out = 3072, .activation = gelu}),
   };
 }

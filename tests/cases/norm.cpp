@@ -69,7 +69,8 @@ OpCase make(const std::string& name, const Setting& s) {
   };
   c.reference = [=](const std::vector<Values>& in) { return reference(s, *packing, dropout, in); };
   c.flops = 9.0 * static_cast<double>(shape.count());
-  c.bytes = 4.0 * static_cast<double>(shape.count()) * (s.residual || s.bias || s.dropout > 0 ? 4 : 2);  // x, residual, sum, y
+  c.moved = static_cast<double>(shape.count()) * (2 + (s.residual ? 1 : 0) + (s.residual || s.bias || s.dropout > 0 ? 1 : 0));  // x, residual, sum, y
+  c.moved_backward = static_cast<double>(shape.count()) * (s.residual ? 4 : 3);  // dy, sum, dx, dresidual
   return c;
 }
 
@@ -123,7 +124,7 @@ OpCase unit(const std::string& name, std::int64_t rows, std::int64_t columns) {
   c.run = [](const std::vector<Tensor>& in) { return l2_normalize(in[0]); };
   c.reference = [=](const std::vector<Values>& in) { return unit_rows(in[0], columns); };
   c.flops = 3.0 * static_cast<double>(rows * columns);
-  c.bytes = 8.0 * static_cast<double>(rows * columns);
+  c.moved = 2.0 * static_cast<double>(rows * columns);
   return c;
 }
 
@@ -168,8 +169,13 @@ std::vector<OpCase> norm_cases() {
            {.lengths = std::vector<std::int32_t>(16, 512), .columns = 256, .dropout = 0.02f, .residual = true, .bias = true}),
       make("langcell: 16 cells of 512, no dropout",
            {.lengths = std::vector<std::int32_t>(16, 512), .columns = 512, .residual = true, .bias = true}),
+      make("langcell: 64 cells of 1024, no dropout",
+           {.lengths = std::vector<std::int32_t>(64, 1024), .columns = 512, .residual = true, .bias = true}),
+      make("langcell: 64 cells of 1024, dropout",
+           {.lengths = std::vector<std::int32_t>(64, 1024), .columns = 512, .dropout = 0.02f, .residual = true, .bias = true}),
+      make("langcell: 64 cells of 1024, LayerNorm alone", {.lengths = std::vector<std::int32_t>(64, 1024), .columns = 512}),
   };
-  for (std::size_t i = cases.size() - 2; i < cases.size(); ++i) cases[i].benchmark_only = true;
+  for (std::size_t i = cases.size() - 5; i < cases.size(); ++i) cases[i].benchmark_only = true;
   return cases;
 }
 

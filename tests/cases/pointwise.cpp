@@ -15,7 +15,7 @@ OpCase sum_of_two(const std::string& name, std::int64_t rows, std::int64_t colum
     return z;
   };
   c.flops = static_cast<double>(rows * columns);
-  c.bytes = 3 * 4 * c.flops;
+  c.moved = 3 * c.flops;
   return c;
 }
 

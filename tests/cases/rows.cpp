@@ -19,7 +19,7 @@ OpCase take(const std::string& name, const Setting& s) {
     for (const std::int64_t t : s.index) y.insert(y.end(), in[0].begin() + t * s.columns, in[0].begin() + (t + 1) * s.columns);
     return y;
   };
-  c.bytes = 8.0 * static_cast<double>(static_cast<std::int64_t>(s.index.size()) * s.columns);
+  c.moved = 2.0 * static_cast<double>(static_cast<std::int64_t>(s.index.size()) * s.columns);
   return c;
 }
 
@@ -37,7 +37,7 @@ OpCase add_back(const std::string& name, const Setting& s) {
     return y;
   };
   c.flops = static_cast<double>(n * s.columns);
-  c.bytes = 4.0 * static_cast<double>((2 * s.rows + n) * s.columns);
+  c.moved = static_cast<double>((2 * s.rows + n) * s.columns);
   return c;
 }
 

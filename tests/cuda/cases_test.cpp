@@ -1,8 +1,6 @@
 // Walks every case of every word on the shim, in both thread orders.
 #include <gtest/gtest.h>
 
-#include <cstdlib>
-
 #include "tests/cuda/on_both.h"
 #include "tests/shim/shim.h"
 
@@ -19,8 +17,8 @@ INSTANTIATE_TEST_SUITE_P(every_word, CudaCases, testing::ValuesIn(cases_on_both(
 // Attention once more by Hopper's own instructions.
 class HopperCases : public testing::TestWithParam<OnBoth> {
  protected:
-  void SetUp() override { setenv("LANGCELL_SM90", "1", 1), shim::compute_major = 9, shim::shared_limit = 227 * 1024; }
-  void TearDown() override { unsetenv("LANGCELL_SM90"), shim::compute_major = 8, shim::shared_limit = 163 * 1024; }
+  void SetUp() override { shim::compute_major = 9, shim::shared_limit = 227 * 1024; }
+  void TearDown() override { shim::compute_major = 8, shim::shared_limit = 163 * 1024; }
 };
 TEST_P(HopperCases, agree_with_the_double_reference_and_with_the_cpu) {
   check(GetParam(), {[] { shim::order = shim::Order::forward; }, [] { shim::order = shim::Order::reverse; }}, {DType::bf16});

@@ -35,8 +35,11 @@ struct OpCase {
   double tolerance = 2e-5,
          tolerance_bf16 = 2e-2;  // ‖difference‖ / ‖reference‖ of the output; above these defaults: say why on the same line
   double gradient_tolerance = 2e-4, gradient_tolerance_bf16 = 5e-2;
-  double flops = 0, bytes = 0;  // of one forward, for the benchmark
+  // For the benchmark: of one forward, operations, numbers of the storage type that cross memory, bytes beside them; of backward, the numbers.
+  double flops = 0, moved = 0, bytes = 0, moved_backward = 0;
   bool benchmark_only = false;  // too large to be judged by differences
+  // What the benchmark times in place of `run`, when that does more than the kernel: made once, called often.
+  std::function<std::function<void()>(const std::vector<Tensor>& in)> prepare = nullptr;
 };
 
 // A call that must throw ShapeError.

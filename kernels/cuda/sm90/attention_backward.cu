@@ -1,6 +1,7 @@
 // Attention backward on Hopper, as the portable one in two kernels without atomics. Scores and their gradients stay in registers: dq holds
 // queries as rows; dk and dv hold keys as rows, so the weights are at once the operand of the next product, and the mask's bits change
-// lanes.
+// lanes. The mask is drawn once for both (kept_bits.cuh).
+#include "kernels/cuda/kept_bits.cuh"
 #include "kernels/cuda/sm90/attention.h"
 #include "kernels/cuda/sm90/tile.cuh"
 
@@ -80,12 +81,10 @@ __device__ __forceinline__ void bring_keys(const QueryWork<kDropout>& w, const M
 }
 
 template <bool kDropout>
-__device__ __forceinline__ void gather_dq(const QueryWork<kDropout>& w, const AttentionBackward<bf16>& a, std::int64_t sequence,
-                                          int group) {
-  using S = QueryShape<kDropout>;
-  constexpr int kKeys = S::kKeys;
+__device__ __forceinline__ void gather_dq(const QueryWork<kDropout>& w, const AttentionBackward<bf16>& a, const KeptBits& bits,
+                                          std::int64_t sequence, int group) {
+  constexpr int kKeys = QueryShape<kDropout>::kKeys;
   const int row = w.first + 64 * group + warp_of_block() % 4 * 16, lane = lane_of_warp();
-  const std::uint64_t key = a.queries.keys[sequence];
   const float scale = a.scale * kLog2e, kept_scale = keep_scale(a.dropout);
   float lse[2] = {INFINITY, INFINITY}, delta[2] = {0, 0};  // of rows outside: their weights are 0
 #pragma unroll
@@ -94,8 +93,12 @@ __device__ __forceinline__ void gather_dq(const QueryWork<kDropout>& w, const At
     const std::int64_t at = w.head * a.q.rows + w.queries.first + r;
     if (r < w.queries.length) lse[half] = a.lse[at] * kLog2e, delta[half] = a.workspace[at];
   }
-  KeepStrip keep;
-  if constexpr (kDropout) keep.threshold = keep_threshold(a.dropout, key, w.head, row / 16);
+  const std::uint32_t* const words = kDropout ? bits.at(w.head, KeptBits::strip_of(a.queries, sequence, row), 0) + lane : nullptr;
+  std::uint32_t kept = 0, next = 0;
+  const auto fetch = [&](int i) {
+    if (kDropout && i < w.tiles && row < w.queries.length) next = words[w.key_of(i) / kKeys * kWarpSize];
+  };
+  fetch(0);
   Fragment<D / 8> dq{};
   Fragment<kKeys / 8> s{}, ds{};
   std::uint32_t packed[kKeys / 16][4];
@@ -106,18 +109,16 @@ __device__ __forceinline__ void gather_dq(const QueryWork<kDropout>& w, const At
   };
   const auto differentiate = [&](int i) {
     ptx::wgmma_done(s), ptx::wgmma_done(ds);
+    kept = next;
+    fetch(i + 1);
     const int valid = w.keys.length - w.key_of(i) - lane % 4 * 2;
 #pragma unroll
-    for (int strip = 0; strip < kKeys / 64; ++strip) {
-      if constexpr (kDropout) draw(keep, a.dropout, {key, w.head, row, w.key_of(i) + 64 * strip});
+    for (int j = 0; j < kKeys / 8; ++j) {
 #pragma unroll
-      for (int j = 8 * strip; j < 8 * strip + 8; ++j) {
-#pragma unroll
-        for (int e = 0; e < 4; ++e) {
-          const float p = ptx::exp2(fmaf(s[j][e], scale, -lse[e / 2]));
-          const float m = !kDropout ? 1.0f : keep.keeps(j % 8, e) ? kept_scale : 0.0f;
-          ds[j][e] = 8 * j + (e & 1) < valid ? p * (ds[j][e] * m - delta[e / 2]) : 0.0f;
-        }
+      for (int e = 0; e < 4; ++e) {
+        const float p = ptx::exp2(fmaf(s[j][e], scale, -lse[e / 2]));
+        const float m = !kDropout ? 1.0f : kept & 1u << (4 * (j % 8) + e) ? kept_scale : 0.0f;
+        ds[j][e] = 8 * j + (e & 1) < valid ? p * (ds[j][e] * m - delta[e / 2]) : 0.0f;
       }
     }
   };
@@ -146,12 +147,13 @@ __device__ __forceinline__ void gather_dq(const QueryWork<kDropout>& w, const At
 }
 
 // attention_query_gradient_sm90_kernel: one block computes dq of 128 queries of one head.
-// in   q, k, v, d_o (tokens, H·D) bf16, lse, delta (H, tokens)      out  dq (tokens, H·D)
+// in   q, k, v, d_o (tokens, H·D) bf16, lse, delta (H, tokens), mask      out  dq (tokens, H·D)
 // grid (query tiles of the longest · B, H)   block 384   shared QueryShape<kDropout>::kShared
 // deterministic: key tiles from the last to the first; no keys: dq = 0
 template <bool kDropout>
 __global__ void __launch_bounds__(kThreads, 1)
-    attention_query_gradient_sm90_kernel(const AttentionBackward<bf16> a, const __grid_constant__ Maps maps, int tiles_of_longest) {
+    attention_query_gradient_sm90_kernel(const AttentionBackward<bf16> a, const KeptBits bits, const __grid_constant__ Maps maps,
+                                         int tiles_of_longest) {
   using S = QueryShape<kDropout>;
   const std::int64_t sequence = blockIdx.x / tiles_of_longest;
   QueryWork<kDropout> w;
@@ -171,7 +173,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     if (threadIdx.x < kWarpSize) bring_keys(w, maps);
   } else {
     ptx::registers_take<kTaken>();
-    if (group < w.readers()) gather_dq(w, a, sequence, group);
+    if (group < w.readers()) gather_dq(w, a, bits, sequence, group);
   }
 }
 
@@ -181,7 +183,7 @@ constexpr int kQueries = 64;
 
 struct QueryNumbers {  // of one query tile
   float lse[kQueries], delta[kQueries];
-  std::uint32_t threshold[kQueries / 16];
+  std::uint32_t kept[kQueries / 16][kRows / 64][kWarpSize];  // of these keys
 };
 struct KeyShape {
   static constexpr int kStages = 3;
@@ -231,7 +233,7 @@ struct QueryTiles {
 };
 
 template <bool kDropout>
-__device__ __forceinline__ void bring_queries(const KeyWork& w, const AttentionBackward<bf16>& a, const Maps& maps) {
+__device__ __forceinline__ void bring_queries(const KeyWork& w, const AttentionBackward<bf16>& a, const KeptBits& bits, const Maps& maps) {
   using S = KeyShape;
   const int lane = lane_of_warp(), column = w.head * D;
   if (lane == 0) {
@@ -251,8 +253,17 @@ __device__ __forceinline__ void bring_queries(const KeyWork& w, const AttentionB
       n.lse[r] = r < valid ? a.lse[token] * kLog2e : INFINITY;  // weights of rows behind the sequence are 0
       n.delta[r] = r < valid ? a.workspace[token] : 0.0f;
     }
-    if (kDropout && lane < kQueries / 16)
-      n.threshold[lane] = keep_threshold(a.dropout, a.queries.keys[at.sequence], w.head, at.row / 16 + lane);
+    if constexpr (kDropout) {
+      using Four = Vector<std::uint32_t, 4>;
+      constexpr int kFours = kRows / 64 * kWarpSize / 4;  // of a strip: what two key blocks hold of it lies together
+      const Four* const from = reinterpret_cast<const Four*>(bits.at(w.head, KeptBits::strip_of(a.queries, at.sequence, at.row), w.first / 64));
+      Four* const to = reinterpret_cast<Four*>(n.kept);
+#pragma unroll
+      for (int four = lane; four < kQueries / 16 * kFours; four += kWarpSize) {
+        const int strip = four / kFours;
+        if (16 * strip < valid) to[four] = from[strip * bits.key_blocks * (kWarpSize / 4) + four % kFours];
+      }
+    }
     __syncwarp();
     if (lane == 0) {
       ptx::barrier_arrive_expecting(landed, 2 * S::Queries::kBytes);
@@ -268,28 +279,21 @@ __device__ __forceinline__ void bring_queries(const KeyWork& w, const AttentionB
   }
 }
 
-// The mask of 16 keys (from first_key on) × 64 queries for a lane of a product that holds keys as rows. It is drawn as everywhere, with
-// queries as rows, and each lane takes the bytes of its own elements from the lanes that drew them.
+// The mask of 16 keys (from `key` of the block on) × 64 queries for a lane of a product that holds keys as rows. Bits lie as lanes own them
+// with queries as rows; this lane's elements are in two words of every 16 queries.
 struct TransposedStrip {
-  std::uint32_t kept = 0;  // a bit for element e of fragment j: 4·j + e
+  std::uint32_t kept = 0;  // of the queries 16·i …: bits 8·i + 4·(e / 2) + 2·(j mod 2) + e mod 2 for element e of fragment j
 
-  __device__ __forceinline__ void draw(const Dropout& d, const StripPlace& at, const std::uint32_t (&thresholds)[kQueries / 16]) {
-    const int lane = lane_of_warp(), g = lane / 4, t = lane % 4;
+  __device__ __forceinline__ void take(const QueryNumbers& n, int key) {
+    const int g = lane_of_warp() / 4, t = lane_of_warp() % 4, shift = key % 64 / 2 + g % 2;
     kept = 0;
 #pragma unroll
-    for (int block = 0; block < kQueries / 16; ++block) {
-      const Philox bits =
-          attention_bits(d, at.sequence, at.head, at.first_row / 16 + block, attention_column_block_and_lane(at.first_key / 32, lane));
-#pragma unroll
-      for (int e = 0; e < 4; ++e) {  // keys g + 8·(e / 2), queries 2·t + e mod 2
-        const std::uint32_t word = at.first_key % 32 == 0 ? bits.word[e / 2] : bits.word[2 + e / 2];
-        const std::uint32_t bytes = __shfl_sync(kWholeWarp, word, (2 * t + e % 2) * 4 + g / 2) >> (8 * (g % 2));
-        kept |= static_cast<std::uint32_t>((bytes & 0xffu) < thresholds[block]) << (8 * block + e);
-        kept |= static_cast<std::uint32_t>((bytes >> 16 & 0xffu) < thresholds[block]) << (8 * block + 4 + e);
-      }
+    for (int i = 0; i < kQueries / 16; ++i) {
+      const std::uint32_t* const words = n.kept[i][key / 64] + 8 * t + g / 2;  // queries 2·t and 2·t + 1, keys g and g + 8
+      kept |= ((words[0] >> shift & 0x55u) | (words[4] >> shift & 0x55u) << 1) << (8 * i);
     }
   }
-  __device__ __forceinline__ bool keeps(int j, int e) const { return kept >> (4 * j + e) & 1u; }
+  __device__ __forceinline__ bool keeps(int j, int e) const { return kept & 1u << (8 * (j / 2) + 4 * (e / 2) + 2 * (j % 2) + e % 2); }
 };
 
 template <bool kDropout>
@@ -319,7 +323,7 @@ __device__ __forceinline__ void gather_dk_dv(const KeyWork& w, const AttentionBa
   TransposedStrip keep;
   const auto weigh = [&](int i) {
     const QueryNumbers& n = w.numbers(i);
-    if constexpr (kDropout) keep.draw(a.dropout, {a.queries.keys[at.sequence], w.head, at.row, w.first + row}, n.threshold);
+    if constexpr (kDropout) keep.take(n, row);
     ptx::wgmma_wait<1>();
     ptx::wgmma_done(s);
 #pragma unroll
@@ -375,12 +379,13 @@ __device__ __forceinline__ void gather_dk_dv(const KeyWork& w, const AttentionBa
 }
 
 // attention_key_gradient_sm90_kernel: one block computes dk and dv of 128 keys of one head, over all query sequences that read them.
-// in   q, k, v, d_o (tokens, H·D) bf16, lse, delta (H, tokens)      out  dk, dv (tokens, H·D)
+// in   q, k, v, d_o (tokens, H·D) bf16, lse, delta (H, tokens), mask      out  dk, dv (tokens, H·D)
 // grid (key tiles of the longest · B, H)   block 384   shared KeyShape::kShared
 // deterministic: queries in order; keys that nobody reads get 0
 template <bool kDropout>
 __global__ void __launch_bounds__(kThreads, 1)
-    attention_key_gradient_sm90_kernel(const AttentionBackward<bf16> a, const __grid_constant__ Maps maps, int tiles_of_longest) {
+    attention_key_gradient_sm90_kernel(const AttentionBackward<bf16> a, const KeptBits bits, const __grid_constant__ Maps maps,
+                                       int tiles_of_longest) {
   KeyWork w;
   w.key_sequence = blockIdx.x / tiles_of_longest, w.first = static_cast<int>(blockIdx.x % tiles_of_longest) * kRows;
   w.head = static_cast<int>(blockIdx.y), w.keys = span_of(a.keys, w.key_sequence), w.shared = aligned_shared();
@@ -394,7 +399,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   __syncthreads();
   if (group < 0) {
     ptx::registers_give<kGiven>();
-    if (threadIdx.x < kWarpSize) bring_queries<kDropout>(w, a, maps);
+    if (threadIdx.x < kWarpSize) bring_queries<kDropout>(w, a, bits, maps);
   } else {
     ptx::registers_take<kTaken>();
     if (group < w.readers()) gather_dk_dv<kDropout>(w, a, group);
@@ -406,19 +411,19 @@ Grid by_rows(const kernels::PackingView& packing, int tiles, int heads, std::siz
 }
 
 template <bool kDropout>
-void run(const Queue& queue, const AttentionBackward<bf16>& a) {
+void run(const Queue& queue, const AttentionBackward<bf16>& a, const KeptBits& bits) {
   const auto key_tiles = static_cast<int>(ceil_div(a.keys.longest, kRows)),
              query_tiles = static_cast<int>(ceil_div(a.queries.longest, kRows));
   if (a.dk || a.dv) {
     const Maps maps{map_of(a.q, kQueries), map_of(a.k, kRows), map_of(a.v, kRows), map_of(a.d_o, kQueries)};
     launch("attention_key_gradient_sm90_kernel", attention_key_gradient_sm90_kernel<kDropout>,
-           by_rows(a.keys, key_tiles, a.heads, KeyShape::kShared), queue, a, maps, key_tiles);
+           by_rows(a.keys, key_tiles, a.heads, KeyShape::kShared), queue, a, bits, maps, key_tiles);
   }
   if (a.dq) {
     constexpr int kKeys = QueryShape<kDropout>::kKeys;
     const Maps maps{map_of(a.q, kRows), map_of(a.k, kKeys), map_of(a.v, kKeys), map_of(a.d_o, kRows)};
     launch("attention_query_gradient_sm90_kernel", attention_query_gradient_sm90_kernel<kDropout>,
-           by_rows(a.queries, query_tiles, a.heads, QueryShape<kDropout>::kShared), queue, a, maps, query_tiles);
+           by_rows(a.queries, query_tiles, a.heads, QueryShape<kDropout>::kShared), queue, a, bits, maps, query_tiles);
   }
 }
 
@@ -426,7 +431,10 @@ void run(const Queue& queue, const AttentionBackward<bf16>& a) {
 
 bool attention_backward(const Queue& queue, const AttentionBackward<bf16>& a) {
   if (!chosen(queue) || a.q.rows == 0 || a.k.rows == 0 || a.q.columns / a.heads != D) return false;
-  a.dropout.rate > 0 ? run<true>(queue, a) : run<false>(queue, a);
+  if (a.dropout.rate > 0)
+    run<true>(queue, a, KeptBitsRoom(queue, a).bits);
+  else
+    run<false>(queue, a, {});
   return true;
 }
 

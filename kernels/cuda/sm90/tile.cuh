@@ -92,7 +92,7 @@ __device__ __forceinline__ bf16* aligned_shared() {
   return reinterpret_cast<bf16*>(p + (kAlignment - ptx::shared_address(p) % kAlignment) % kAlignment);
 }
 
-bool chosen(const Queue& queue);  // a device of compute capability 9.0, and LANGCELL_SM90=1: off until it is proven there
+bool chosen(const Queue& queue);  // a device of compute capability 9.0; not with LANGCELL_SM90=0
 template <class T>
 ptx::TensorMap map_of(const kernels::Rows<T>& x, int box_rows) {
   return ptx::tensor_map(x.data, x.rows, x.columns, x.stride, box_rows);
