@@ -1,13 +1,17 @@
 // Times the operators on the cases that the tests judge: forward, and forward with backward; beside each the share of this machine's own
 // peak, measured first.   usage: kernels [--filter TEXT] [--device cpu|cuda] [--json FILE] [--seconds S] [--bf16] [--cold] [--small]
+//                                       [--vs cudnn|torch]
 #include <fmt/format.h>
 #include <omp.h>
 
 #include <CLI/CLI.hpp>
 #include <chrono>
+#include <cstdlib>
+#include <filesystem>
 #include <nlohmann/json.hpp>
 
 #include "engine/atomic_file.h"
+#include "engine/errors.h"
 #include "engine/memory.h"
 #include "engine/tape.h"
 #include "kernels/cpu/dispatch.h"
@@ -82,6 +86,17 @@ lc::kernels::MachinePeak measure_cuda_peak(bool bf16) {
   return {2.0 * kSize * kSize * kSize / product / 1e9, 8.0 * kFloats / copied / 1e9};
 }
 
+// Runs bench/peers/torch_kernels.py, which prints others' times for the same cases; in a bundle it lies beside bin/.
+void run_peers(const std::string& vs) {
+  namespace fs = std::filesystem;
+  fs::path script = fs::read_symlink("/proc/self/exe").parent_path().parent_path() / "torch_kernels.py";
+  if (!fs::exists(script)) script = fs::path(LC_SOURCE_DIR) / "bench/peers/torch_kernels.py";
+  fmt::print("\nbeside them, in microseconds: {}\n", script.string());
+  std::fflush(stdout);
+  const std::string command = fmt::format("python3 '{}' --vs {}", script.string(), vs);
+  if (std::system(command.c_str()) != 0) throw lc::ResourceError("the peers did not run: they want python3 with PyTorch for CUDA");
+}
+
 struct Timed {
   double forward = 0, both = 0, cold = 0;
 };
@@ -116,10 +131,11 @@ Timed time_case(const lc::test::OpCase& c, lc::DType storage, double budget, boo
 
 }  // namespace
 
-int main(int argc, char** argv) {
+int main(int argc, char** argv) try {
   CLI::App app("operator benchmarks on the tests' cases");
   std::string filter, json_file, device = "cpu";
   double seconds = 0.2;
+  std::string vs;
   bool bf16 = false, small = false, cold = false;
   app.add_option("--filter", filter, "only cases whose 'word / name' contains this");
   app.add_option("--device", device, "cpu or cuda")->check(CLI::IsMember({"cpu", "cuda"}));
@@ -128,6 +144,7 @@ int main(int argc, char** argv) {
   app.add_flag("--bf16", bf16, "bf16 storage instead of float");
   app.add_flag("--cold", cold, "on a GPU also forward with nothing of it in L2");
   app.add_flag("--small", small, "also the cases that are too small to say anything about speed");
+  app.add_option("--vs", vs, "on a GPU, others' kernels in the same run: cudnn or torch")->check(CLI::IsMember({"cudnn", "torch"}));
   CLI11_PARSE(app, argc, argv);
 
   const bool cpu = device == "cpu";
@@ -149,12 +166,13 @@ int main(int argc, char** argv) {
   for (const lc::test::OpCase& c : lc::test::all_cases()) {
     if ((c.word + " / " + c.name).find(filter) == std::string::npos || (!small && !c.benchmark_only)) continue;
     const Timed t = time_case(c, bf16 ? lc::DType::bf16 : lc::DType::f32, seconds, cold && !cpu);
-    const double width = bf16 ? 2 : 4, bytes = width * c.moved + c.bytes, backward = t.both - t.forward;
+    const double width = bf16 ? 2 : 4, bytes = width * c.moved + c.bytes, backward = t.both - t.forward,
+                 backward_flops = c.backward_flops > 0 ? c.backward_flops : 2 * c.flops;
     const double gflops = c.flops / t.forward / 1e9, gbytes = bytes / t.forward / 1e9,
                  share = std::max(gflops / peak.gflops, gbytes / peak.gbytes);
     fmt::print("{:<18} {:<44} {:>10.1f} {:>9.1f} {:>8.1f} {:>6.0f}", c.word, c.name, t.forward * 1e6, gflops, gbytes, share * 100);
     if (t.both > 0) {
-      fmt::print(" {:>11.1f} {:>9.1f} {:>8.1f}", backward * 1e6, 2 * c.flops / backward / 1e9, width * c.moved_backward / backward / 1e9);
+      fmt::print(" {:>11.1f} {:>9.1f} {:>8.1f}", backward * 1e6, backward_flops / backward / 1e9, width * c.moved_backward / backward / 1e9);
     }
     fmt::print("{}\n", t.cold > 0 ? fmt::format("   cold {:.1f} us", t.cold * 1e6) : "");
     rows.push_back({{"word", c.word},
@@ -163,9 +181,11 @@ int main(int argc, char** argv) {
                     {"storage", bf16 ? "bf16" : "f32"},
                     {"forward_s", t.forward},
                     {"forward_cold_s", t.cold > 0 ? nlohmann::ordered_json(t.cold) : nlohmann::ordered_json()},
+                    {"backward_gflops", t.both > 0 ? nlohmann::ordered_json(backward_flops / backward / 1e9) : nlohmann::ordered_json()},
                     {"forward_backward_s", t.both > 0 ? nlohmann::ordered_json(t.both) : nlohmann::ordered_json()},
                     {"gflops", gflops},
                     {"gbytes", gbytes},
+                    {"backward_gbytes", t.both > 0 ? nlohmann::ordered_json(width * c.moved_backward / backward / 1e9) : nlohmann::ordered_json()},
                     {"share_of_peak", share}});
   }
   if (!json_file.empty()) {
@@ -177,5 +197,9 @@ int main(int argc, char** argv) {
                                       .dump(1) +
                                   "\n");
   }
+  if (!vs.empty() && !cpu) run_peers(vs);
   return 0;
+} catch (const std::exception& e) {
+  fmt::print(stderr, "kernels: {}\n", e.what());
+  return 5;
 }

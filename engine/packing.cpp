@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <functional>
 #include <limits>
 #include <numeric>
 
@@ -73,6 +74,10 @@ std::shared_ptr<const Packing> Packing::make(const PackingSpec& spec, const Queu
   if (queue.device == Device::cuda && n > 0) {
     p->own_strips_ = strips_of(p->offsets_, {}, queue);
     if (!spec.kv_of.empty()) p->shared_strips_ = strips_of(p->offsets_, spec.kv_of, queue);
+    std::vector<std::int32_t> longest_first(n);
+    std::iota(longest_first.begin(), longest_first.end(), 0);
+    std::ranges::stable_sort(longest_first, std::greater<>(), [&](std::int32_t b) { return spec.lengths[static_cast<std::size_t>(b)]; });
+    p->longest_first_there_ = Tensor::from(longest_first, queue);
   }
   p->offsets_there_ = Tensor::from(p->offsets_, queue);
   p->sequence_of_there_ = Tensor::from(sequence_of, queue);
@@ -90,7 +95,8 @@ kernels::PackingView Packing::view() const {
           sequence_of_there_.data<std::int32_t>(),
           keys_there_.data<std::uint64_t>(),
           kv_of_there_ ? kv_of_there_.data<std::int32_t>() : nullptr,
-          (kv_of_there_ ? shared_strips_ : own_strips_).view()};
+          (kv_of_there_ ? shared_strips_ : own_strips_).view(),
+          longest_first_there_ ? longest_first_there_.data<std::int32_t>() : nullptr};
 }
 kernels::PackingView Packing::own_view() const {
   kernels::PackingView v = view();

@@ -37,7 +37,7 @@ class Packing {
 
   std::int64_t longest_ = 0;
   StripsThere own_strips_, shared_strips_;
-  Tensor offsets_there_, sequence_of_there_, keys_there_, kv_of_there_, first_rows_;
+  Tensor offsets_there_, sequence_of_there_, keys_there_, kv_of_there_, longest_first_there_, first_rows_;
 };
 using PackingPtr = std::shared_ptr<const Packing>;
 

@@ -44,7 +44,8 @@ struct PackingView {
   const std::int32_t* sequence_of = nullptr;  // (T)
   const std::uint64_t* keys = nullptr;        // (B) sequence keys for chance
   const std::int32_t* kv_of = nullptr;        // (B)
-  Strips strips = {};                         // of_keys only where queries are seen through it
+  Strips strips = {};                           // of_keys only where queries are seen through it
+  const std::int32_t* longest_first = nullptr;  // (B) sequences by falling length, on CUDA only
 };
 
 // ---- pointwise

@@ -30,7 +30,7 @@ export work
 for architecture in 80 90; do
   for file in kernels/cuda/*.cu; do echo "$architecture $file"; done
 done >"$work/jobs"
-for file in kernels/cuda/sm90/*.cu; do echo "90a $file"; done >>"$work/jobs"
+for file in kernels/cuda/sm90/*.cu kernels/cuda/{cross_entropy,infonce,matmul}.cu; do echo "90a $file"; done >>"$work/jobs"
 xargs <"$work/jobs" -P "$(nproc)" -L 1 bash -c 'one "$@" >"$work/$1-$(basename "$2").txt"' _
 cat "$work"/*.txt | c++filt -p | grep ' registers ' | sort >"$work/all"
 mkdir -p "$(dirname "$out")" && mv "$work/all" "$out"

@@ -1,11 +1,10 @@
 #!/usr/bin/env bash
 # On a machine with a GPU: every case on CUDA against the CPU, lane maps, compute-sanitizer, one training run on both devices, all timings.
 # usage: gpu_check.sh [OUT] [CHECK…]      default OUT: gpu-check, and every check; inside a bundle (tools/bundle.sh) or a build tree. Ends with
-# OUT/summary.txt and .json. Checks: cases memcheck racecheck training kernels_bf16 steps rates hopper_cases hopper_memcheck hopper_kernels
-# hopper_steps hopper_rates pytorch pytorch_steps
+# OUT/summary.txt and .json. Checks: cases portable_cases memcheck racecheck training kernels_bf16 portable_kernels steps rates pytorch pytorch_steps
 set -uo pipefail
 case "${1-}" in
-  -h | --help) sed -n '2,5s/^# //p' "$0"; exit 0 ;;
+  -h | --help) sed -n '2,4s/^# //p' "$0"; exit 0 ;;
   -*) echo "gpu_check: unknown argument '$1' (usage: gpu_check.sh [OUT] [CHECK…])" >&2; exit 2 ;;
 esac
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -48,19 +47,16 @@ sanitizer() { # TOOL [CASES]
   program=$(command -v compute-sanitizer || ls /usr/local/cuda*/bin/compute-sanitizer 2>/dev/null | head -n 1)
   [[ -n $program ]] || { echo "compute-sanitizer is not on this machine"; return 3; }
   "$program" --tool "$1" --error-exitcode 1 "$tests" --gtest_brief=1 \
-    --gtest_filter="${2-*odd_sizes*:*whole_16_bytes:*ragged*:*padded_table*:*several_tiles:*ties*:*parameters*:*norm__clipped*}"
+    --gtest_filter="${2-*odd_sizes*:*whole_16_bytes:*ragged*:*padded_table*:*several_tiles:*ties*:*parameters*:*norm__clipped*:*_attention_self__ragged__64*:*_attention_many_queries*:*_attention_cross__no_keys*}"
 }
 
-# Attention by Hopper's own instructions, which is off unless asked for.
-hopper() { # cases | memcheck | kernels | steps
-  "$bin/langcell" info | grep 'cuda:0' | grep -q 'capability 9.0' || { echo "this device is not of compute capability 9.0"; return 3; }
-  export LANGCELL_SM90=1
+# Attention as GPUs without Hopper's instructions do it, on a Hopper GPU.
+portable() { # cases | kernels
+  "$bin/langcell" info | grep 'cuda:0' | grep -q 'capability 9.0' || { echo "this device has no other path"; return 3; }
+  export LANGCELL_SM90=0
   case $1 in
     cases) "$tests" --gtest_brief=1 --gtest_filter='*_attention_*' ;;
-    memcheck) sanitizer memcheck '*_attention_self__ragged__64*:*_attention_many_queries*:*_attention_cross__no_keys*' ;;
-    kernels) "$kernels" --device cuda --bf16 --cold --filter 'attention /' --json "$out/kernels-sm90.json" ;;
-    steps) steps -sm90 ;;
-    rates) rates -sm90 ;;
+    kernels) "$kernels" --device cuda --bf16 --cold --filter 'attention /' --json "$out/kernels-portable.json" ;;
   esac
 }
 
@@ -80,28 +76,28 @@ training() {
 }
 losses() { grep -o '"loss":[0-9.eE+-]*' "$1/train.jsonl" | cut -d: -f2; }
 
-steps() { # [SUFFIX of the files]
+steps() {
   local corpus=$data/lengths.h5 mode
   [[ -f $corpus ]] || { echo "no $corpus (a bundle has one)"; return 3; }
   for mode in "" --dropout --forward; do
     "$step" "$corpus" --device cuda --bf16 --preset langcell --tokens 2048 --cells 256 --batch 32 --repeats 3 ${mode:+"$mode"} \
-      --json "$out/step${mode#-}${1-}.json" || return 1
+      --json "$out/step${mode#-}.json" || return 1
   done
 }
 
 # The whole program at full size on real lengths: both stages, cells a second as its own log says; and zero-shot labelling.
-rates() { # [SUFFIX of the files]
+rates() {
   local corpus=$data/lengths.h5 run=$out/run-langcell stage
   [[ -f $corpus ]] || { echo "no $corpus (a bundle has one)"; return 3; }
   rm -rf "$run"
   "$bin/langcell" pretrain --run "$run" --device cuda --precision bf16 --quiet --set "data.corpus=[\"$corpus\"]" --set 'model.preset="langcell"' \
     --set train.batch_size=128 --set stage1.steps=16 --set stage2.steps=16 --set train.log_every=4 --set validate.every=0 --set checkpoint.every=0 || return 1
   for stage in 1 2; do
-    grep "\"stage\":$stage," "$run/train.jsonl" | tail -n 1 | tee "$out/stage$stage${1-}.json" |
+    grep "\"stage\":$stage," "$run/train.jsonl" | tail -n 1 | tee "$out/stage$stage.json" |
       sed -E "s/.*\"loss\":([0-9.]+).*\"samples_per_s\":([0-9.]+),\"tokens_per_s\":([0-9.]+).*/langcell, stage $stage: \\2 cells\/s, \\3 tokens\/s; loss \\1/"
   done
   rm -rf "$run"
-  "$step" "$corpus" --device cuda --bf16 --preset langcell --tokens 2048 --cells 512 --batch 32 --repeats 3 --texts 8 --json "$out/zero-shot${1-}.json"
+  "$step" "$corpus" --device cuda --bf16 --preset langcell --tokens 2048 --cells 512 --batch 32 --repeats 3 --texts 8 --json "$out/zero-shot.json"
 }
 
 with_torch() { python3 -c 'import torch, sys; sys.exit(not torch.cuda.is_available())' || { echo "no PyTorch with CUDA on this machine"; return 3; }; }
@@ -113,21 +109,18 @@ peer_steps() {
     python3 "$peers/torch_step.py" "$data/lengths.h5" $flags --form sdpa --dropout 0.02 --compile --json "$out/torch-best-dropout.json" &&
     python3 "$peers/torch_step.py" "$data/lengths.h5" $flags --form sdpa --compile --json "$out/torch-best.json"
 }
-export -f cases hopper sanitizer training losses steps rates with_torch peers peer_steps
+export -f cases portable sanitizer training losses steps rates with_torch peers peer_steps
 export out bin data tests kernels step peers
 
 run cases 150 bash -c cases
+run portable_cases 60 bash -c 'portable cases'
 run memcheck 90 bash -c 'sanitizer memcheck'
 run racecheck 90 bash -c 'sanitizer racecheck'
 run training 60 bash -c training
 run kernels_bf16 90 "$kernels" --device cuda --bf16 --cold --json "$out/kernels.json"
+run portable_kernels 30 bash -c 'portable kernels'
 run steps 90 bash -c steps
 run rates 120 bash -c rates
-run hopper_cases 60 bash -c 'hopper cases'
-run hopper_memcheck 60 bash -c 'hopper memcheck'
-run hopper_kernels 30 bash -c 'hopper kernels'
-run hopper_steps 60 bash -c 'hopper steps'
-run hopper_rates 90 bash -c 'hopper rates'
 run pytorch 60 bash -c peers
 run pytorch_steps 150 bash -c peer_steps
 
@@ -140,8 +133,7 @@ version=$(cat "$here/version" 2>/dev/null || git -C "$here" rev-parse HEAD 2>/de
     printf '%s\n  {"name": "%s", "exit_code": %s, "seconds": %s}' "$([[ $i == 0 ]] || echo ,)" "${names[i]}" "${codes[i]}" "${times[i]}"
   done
   printf ']'
-  for file in kernels step step-dropout step-forward stage1 stage2 zero-shot kernels-sm90 step-sm90 step-dropout-sm90 step-forward-sm90 stage1-sm90 \
-    stage2-sm90 zero-shot-sm90 torch torch-eager torch-best-dropout torch-best; do
+  for file in kernels kernels-portable step step-dropout step-forward stage1 stage2 zero-shot torch torch-eager torch-best-dropout torch-best; do
     [[ ! -s $out/$file.json ]] || printf ',\n "%s": %s' "$file" "$(cat "$out/$file.json")"
   done
   printf '}\n'
@@ -152,8 +144,7 @@ version=$(cat "$here/version" 2>/dev/null || git -C "$here" rev-parse HEAD 2>/de
   echo
   tail -n 2 "$out/cases.log"
   tail -n 1 "$out/training.log"
-  tail -n 2 "$out/hopper_cases.log"
-  cat "$out"/{kernels_bf16,steps,rates,hopper_kernels,hopper_steps,hopper_rates,pytorch,pytorch_steps}.log
+  cat "$out"/{kernels_bf16,portable_kernels,steps,rates,pytorch,pytorch_steps}.log
 } >"$out/summary.txt" 2>/dev/null
 echo "gpu_check: $out/summary.txt, $out/summary.json; $SECONDS s"
 for code in "${codes[@]}"; do [[ $code == 0 || $code == 3 ]] || exit 1; done

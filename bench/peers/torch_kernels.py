@@ -1,10 +1,11 @@
 """Others' kernels on the shapes of `bench/kernels --device cuda --bf16`, forward and forward + backward: PyTorch's flash attention, cuDNN's fused
 attention, layer norm, cross-entropy over a vocabulary with whole logits, and a sort of the genes of cells (CUB's radix sort).
 
-usage: torch_kernels.py [--json FILE]      wants a CUDA device
+usage: torch_kernels.py [--json FILE] [--vs cudnn|torch]      wants a CUDA device
 """
 
 import argparse
+import itertools
 import json
 
 import torch
@@ -16,9 +17,12 @@ ATTENTION = {  # case → sequences, tokens, heads, dropout
     "self, 8 × 512 tokens": (8, 512, 4, 0.0),
     "self, 8 × 2048 tokens, 8 heads, dropout": (8, 2048, HEADS, 0.02),
 } | {f"self, {16384 // n} × {n} tokens, 8 heads": (16384 // n, n, HEADS, 0.0) for n in (256, 512, 1024, 2048, 4096, 8192)}
-NORM = {"layer norm, 16384 × 512": (16384, 512)}
-CROSS_ENTROPY = {"small, masked genes of 16 cells of 256": (600, 256, 25427)}  # rows, width, vocabulary
-SORT = {"256 cells": (256, 1333)}  # cells, genes of each on average
+NORM = {"langcell: 64 cells of 1024, LayerNorm alone": (65536, 512)}
+CROSS_ENTROPY = {  # rows, width, vocabulary
+    "small, masked genes of 16 cells of 256": (600, 256, 25427),
+    "langcell, masked genes of 16 cells of 2048": (4912, 512, 25427),
+}
+SORT = {"256 cells": (256, 1333), "4,096 cells": (4096, 1333)}  # cells, genes of each on average
 BACKENDS = {"torch flash": SDPBackend.FLASH_ATTENTION, "cudnn": SDPBackend.CUDNN_ATTENTION}
 
 
@@ -83,9 +87,12 @@ def the_rest():
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json")
+    parser.add_argument("--vs", choices=("cudnn", "torch"), help="cuDNN's attention alone, or all that is not cuDNN's")
     options = parser.parse_args()
     rows = []
-    for row in (*attention(), *the_rest()):
+    for row in itertools.chain(attention(), the_rest()):
+        if options.vs and (row["peer"] == "cudnn") != (options.vs == "cudnn"):
+            continue
         rows.append(row)
         both = f", with backward {row['forward_backward_s'] * 1e6:8.1f} us" if "forward_backward_s" in row else ""
         print(f"{row['word']:<14} {row['case']:<44} {row['peer']:<12} forward {row['forward_s'] * 1e6:8.1f} us{both}")

@@ -10,7 +10,6 @@ namespace lc::cuda {
 
 constexpr int kTile = 64;                                                            // queries and keys of a block
 constexpr int kAttentionWarps = 4, kAttentionThreads = kAttentionWarps * kWarpSize;  // a warp owns 16 rows
-constexpr float kLog2e = 1.4426950408889634f, kLn2 = 0.6931471805599453f;
 
 template <int D>
 using HeadTile = Tile<kTile, D>;

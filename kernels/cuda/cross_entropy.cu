@@ -40,7 +40,7 @@ struct BackwardEpilogue {  // dlogits of one span; padding gets 0
         if (n + i >= to.columns) break;
         float d = 0;
         if (word < a.vocabulary) {
-          d = expf(v[i] + (a.bias ? a.bias[word] : 0.0f) - a.lse[m]) * a.dloss[0];
+          d = fast_exp(v[i] + (a.bias ? a.bias[word] : 0.0f) - a.lse[m]) * a.dloss[0];
           if (a.labels[m] == word) d -= a.dloss[0];
         }
         to.row(m)[n + i] = from_float<T>(d);

@@ -59,8 +59,8 @@ struct BackwardEpilogue {  // scale · dloss/dscore for rows from `first` on, an
         if (m >= to.rows || j >= to.columns) continue;
         const float score = __fmul_rn(scale, v[e]);  // rounded as forward had it: of one pair nothing is left
         float d = -2 * target(a.groups, i, j);
-        if (in_denominator(a.groups, i, j)) d += expf(score + log_weight(a.groups, j) - a.lse_a[i]);
-        if (in_denominator(a.groups, j, i)) d += expf(score - a.lse_b[j]);
+        if (in_denominator(a.groups, i, j)) d += fast_exp(score + log_weight(a.groups, j) - a.lse_a[i]);
+        if (in_denominator(a.groups, j, i)) d += fast_exp(score - a.lse_b[j]);
         d *= half;
         sum += d * v[e];
         to.row(m)[j] = from_float<T>(scale * d);

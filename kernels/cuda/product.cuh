@@ -1,35 +1,13 @@
 // Products c (m, n) = Σ_k a(m, k) · b(n, k), whatever lies in rows and whatever in columns, with an epilogue that sees the results in
-// registers, 16 × 64 at a time. On the tensor cores for bf16 whose rows are aligned to 16 bytes; in float, element by element, otherwise.
+// registers, 16 × 64 at a time. On the tensor cores for bf16 whose rows are aligned to 16 bytes, on Hopper by its own instructions where both
+// lie in rows; in float, element by element, otherwise.
 #pragma once
 #include "kernels/cuda/launch.h"
-#include "kernels/cuda/reduce.cuh"
-#include "kernels/cuda/tile.cuh"
+#include "kernels/cuda/product_strips.cuh"
+#include "kernels/cuda/sm90/product.cuh"
 #include "kernels/cuda/vector.cuh"
 
 namespace lc::cuda {
-
-enum class Stored : std::uint8_t { rows, columns };  // operand (m, k): row m holds its k, or row k holds its m
-
-struct Extent {
-  std::int64_t m = 0, n = 0, k = 0;
-  std::int64_t k_part = 0;  // of a block: parts of the depth are blockIdx.z; a multiple of kDepth
-};
-
-constexpr int kStripRows = 16, kStripColumns = 64;  // what the epilogue sees at a time
-
-// f(m, n, v): the lane's pairs of neighbouring columns n, n + 1 of the strip at (row, column).
-template <class F>
-__device__ __forceinline__ void for_pairs(const Fragment<8>& s, std::int64_t row, std::int64_t column, F&& f) {
-  const int lane = lane_of_warp(), g = lane / 4, t = lane % 4;
-#pragma unroll
-  for (int half = 0; half < 2; ++half) {
-#pragma unroll
-    for (int j = 0; j < 8; ++j) {
-      float pair[2] = {s[j][2 * half], s[j][2 * half + 1]};
-      f(row + g + 8 * half, column + 8 * j + 2 * t, pair);
-    }
-  }
-}
 
 // ---- on the tensor cores
 constexpr int kBlockM = 128, kBlockN = 128, kDepth = 32, kStages = 4;
@@ -184,6 +162,9 @@ void product(const char* name, const Queue& queue, const kernels::Rows<const T>&
   const dim3 blocks(static_cast<unsigned>(ceil_div(extent.n, form.tile)), static_cast<unsigned>(ceil_div(extent.m, form.tile)),
                     static_cast<unsigned>(parts));
   if constexpr (dtype_of<T> == DType::bf16) {
+    if constexpr (A == Stored::rows && B == Stored::rows) {
+      if (form.tensor_cores && parts == 1 && sm90::chosen(queue)) return sm90::product(name, queue, a, b, extent, epilogue);
+    }
     const Grid grid{blocks, dim3(kProductThreads),
                     kStages * (Operand<A, kBlockM>::kElements + Operand<B, kBlockN>::kElements) * sizeof(bf16)};
     if (form.tensor_cores) return launch(name, product_kernel<A, B, E>, grid, queue, a, b, extent, epilogue);

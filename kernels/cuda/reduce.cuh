@@ -6,9 +6,12 @@ namespace lc::cuda {
 
 constexpr int kWarpSize = 32;
 constexpr unsigned kWholeWarp = 0xffffffffu;
+constexpr float kLog2e = 1.4426950408889634f, kLn2 = 0.6931471805599453f;
 
 __device__ __forceinline__ int lane_of_warp() { return static_cast<int>(threadIdx.x) % kWarpSize; }
 __device__ __forceinline__ int warp_of_block() { return static_cast<int>(threadIdx.x) / kWarpSize; }
+
+__device__ __forceinline__ float fast_exp(float x) { return ptx::exp2(x * kLog2e); }
 
 // Over groups of kLanes neighbouring lanes (a power of two); every lane gets the result. All 32 lanes must take part.
 template <int kLanes = kWarpSize, class T>

@@ -19,20 +19,22 @@ __device__ __forceinline__ void put_softmax_parts(const Fragment<8>& s, std::int
                                                   SoftmaxPart* parts, F&& score) {
   const int lane = lane_of_warp(), g = lane / 4, t = lane % 4;
   const std::int64_t strips = (extent.n + kStripColumns - 1) / kStripColumns;
+  const int columns = extent.n - column < kStripColumns ? static_cast<int>(extent.n - column) : kStripColumns;  // from `column` on
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
     const std::int64_t m = row + g + 8 * half;
     float x[16], wanted = 0, highest = -INFINITY, sum = 0;
 #pragma unroll
     for (int i = 0; i < 16; ++i) {
-      const std::int64_t n = column + 8 * (i / 2) + 2 * t + i % 2;
-      x[i] = m < extent.m && n < extent.n ? score(m, n, s[i / 2][2 * half + i % 2], wanted) : -INFINITY;
+      const int c = 8 * (i / 2) + 2 * t + i % 2;
+      x[i] = m < extent.m && c < columns ? score(m, column + c, s[i / 2][2 * half + i % 2], wanted) : -INFINITY;
       highest = fmaxf(highest, x[i]);
     }
     highest = fmaxf(highest, __shfl_xor_sync(kWholeWarp, highest, 1));
     highest = fmaxf(highest, __shfl_xor_sync(kWholeWarp, highest, 2));
+    const float base = highest == -INFINITY ? 0.0f : highest;  // all −∞: the sum is 0
 #pragma unroll
-    for (int i = 0; i < 16; ++i) sum += x[i] == -INFINITY ? 0.0f : expf(x[i] - highest);
+    for (int i = 0; i < 16; ++i) sum += fast_exp(x[i] - base);
     sum = warp_sum<4>(sum), wanted = warp_sum<4>(wanted);
     if (t == 0 && m < extent.m && column < extent.n) parts[m * strips + column / kStripColumns] = {highest, sum, wanted};
   }

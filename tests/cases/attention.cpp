@@ -66,6 +66,7 @@ OpCase case_of(const std::string& name, const Sizes& s) {
         static_cast<double>(s.queries->offsets()[b + 1] - s.queries->offsets()[b]) * (s.keys->offsets()[kv + 1] - s.keys->offsets()[kv]);
   }
   c.flops = 4 * scores * static_cast<double>(s.columns());
+  c.backward_flops = 2.5 * c.flops;  // five products, as others count them; those that are done again do not count
   c.moved = 2.0 * static_cast<double>((q[0] + k[0]) * s.columns());
   return c;
 }

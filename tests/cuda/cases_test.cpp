@@ -14,7 +14,7 @@ TEST_P(CudaCases, agree_with_the_double_reference_and_with_the_cpu) {
 INSTANTIATE_TEST_SUITE_P(every_word, CudaCases, testing::ValuesIn(cases_on_both()),
                          [](const auto& c) { return name_of(c.index, c.param.cpu); });
 
-// Attention once more by Hopper's own instructions.
+// Once more by Hopper's own instructions.
 class HopperCases : public testing::TestWithParam<OnBoth> {
  protected:
   void SetUp() override { shim::compute_major = 9, shim::shared_limit = 227 * 1024; }
@@ -23,12 +23,14 @@ class HopperCases : public testing::TestWithParam<OnBoth> {
 TEST_P(HopperCases, agree_with_the_double_reference_and_with_the_cpu) {
   check(GetParam(), {[] { shim::order = shim::Order::forward; }, [] { shim::order = shim::Order::reverse; }}, {DType::bf16});
 }
-std::vector<OnBoth> attention_on_both() {
+std::vector<OnBoth> hopper_on_both() {
   std::vector<OnBoth> cases = cases_on_both();
-  std::erase_if(cases, [](const OnBoth& c) { return c.cpu.word != "attention"; });
+  std::erase_if(cases, [](const OnBoth& c) {
+    return c.cpu.word != "attention" && c.cpu.word != "cross_entropy" && c.cpu.word != "infonce" && c.cpu.word != "matmul";
+  });
   return cases;
 }
-INSTANTIATE_TEST_SUITE_P(attention, HopperCases, testing::ValuesIn(attention_on_both()),
+INSTANTIATE_TEST_SUITE_P(words, HopperCases, testing::ValuesIn(hopper_on_both()),
                          [](const auto& c) { return name_of(c.index, c.param.cpu); });
 
 }  // namespace

@@ -37,6 +37,7 @@ struct OpCase {
   double gradient_tolerance = 2e-4, gradient_tolerance_bf16 = 5e-2;
   // For the benchmark: of one forward, operations, numbers of the storage type that cross memory, bytes beside them; of backward, the numbers.
   double flops = 0, moved = 0, bytes = 0, moved_backward = 0;
+  double backward_flops = 0;    // 0: twice those of forward
   bool benchmark_only = false;  // too large to be judged by differences
   // What the benchmark times in place of `run`, when that does more than the kernel: made once, called often.
   std::function<std::function<void()>(const std::vector<Tensor>& in)> prepare = nullptr;

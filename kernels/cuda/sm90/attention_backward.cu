@@ -155,7 +155,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     attention_query_gradient_sm90_kernel(const AttentionBackward<bf16> a, const KeptBits bits, const __grid_constant__ Maps maps,
                                          int tiles_of_longest) {
   using S = QueryShape<kDropout>;
-  const std::int64_t sequence = blockIdx.x / tiles_of_longest;
+  const std::int64_t sequence = a.queries.longest_first[blockIdx.x / tiles_of_longest];
   QueryWork<kDropout> w;
   w.first = static_cast<int>(blockIdx.x % tiles_of_longest) * kRows, w.head = static_cast<int>(blockIdx.y);
   w.queries = span_of(a.queries, sequence), w.keys = span_of(a.keys, keys_of(a.queries, sequence));
@@ -387,7 +387,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     attention_key_gradient_sm90_kernel(const AttentionBackward<bf16> a, const KeptBits bits, const __grid_constant__ Maps maps,
                                        int tiles_of_longest) {
   KeyWork w;
-  w.key_sequence = blockIdx.x / tiles_of_longest, w.first = static_cast<int>(blockIdx.x % tiles_of_longest) * kRows;
+  w.key_sequence = a.keys.longest_first[blockIdx.x / tiles_of_longest], w.first = static_cast<int>(blockIdx.x % tiles_of_longest) * kRows;
   w.head = static_cast<int>(blockIdx.y), w.keys = span_of(a.keys, w.key_sequence), w.shared = aligned_shared();
   if (w.first >= w.keys.length) return;
   const int group = static_cast<int>(threadIdx.x) / kWarpgroup - 1;  // −1 copies

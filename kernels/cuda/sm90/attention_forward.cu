@@ -201,7 +201,7 @@ template <int D, bool kDropout>
 __global__ void __launch_bounds__(Shape<D>::kThreads, 1)
     attention_forward_sm90_kernel(const AttentionForward<bf16> a, const __grid_constant__ Maps maps, int tiles_of_longest) {
   using S = Shape<D>;
-  const std::int64_t sequence = blockIdx.x / tiles_of_longest;
+  const std::int64_t sequence = a.queries.longest_first[blockIdx.x / tiles_of_longest];
   Work<D> w;
   w.first = static_cast<int>(blockIdx.x % tiles_of_longest) * S::kRows, w.head = static_cast<int>(blockIdx.y);
   w.queries = span_of(a.queries, sequence), w.keys = span_of(a.keys, keys_of(a.queries, sequence));

@@ -1,0 +1,30 @@
+// The mask of a strip as bits is the mask element by element, at every threshold.
+#include "kernels/cuda/kept_bits.cuh"
+
+#include <gtest/gtest.h>
+
+namespace lc::cuda {
+namespace {
+
+TEST(KeptBits, are_the_mask_element_by_element_at_every_threshold) {
+  KeepStrip strip;
+  for (std::uint32_t threshold = 0; threshold <= 256; ++threshold) {
+    strip.threshold = threshold;
+    for (std::uint32_t first = 0; first < 256; first += 32) {  // every byte value once
+      for (std::uint32_t i = 0; i < 32; ++i) {
+        std::uint32_t& word = strip.bits[i / 16].word[i / 4 % 4];
+        word = i % 4 == 0 ? 0 : word;
+        word |= (first + (i * 7 + threshold) % 32) << (8 * (i % 4));
+      }
+      const std::uint32_t kept = kept_bits(strip);
+      for (int j = 0; j < 8; ++j) {
+        for (int e = 0; e < 4; ++e) {
+          ASSERT_EQ(kept >> (4 * j + e) & 1u, strip.keeps(j, e) ? 1u : 0u) << "threshold " << threshold << ", fragment " << j << ", " << e;
+        }
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace lc::cuda
