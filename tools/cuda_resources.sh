@@ -19,7 +19,7 @@ trap 'rm -rf "$work"' EXIT
 one() { # ARCHITECTURE FILE: a line per kernel
   local said=$work/$1-$(basename "$2").said
   nvcc -std=c++20 -O3 --expt-relaxed-constexpr -diag-suppress=554 -I. -Ikernels/cuda/ptx -gencode "arch=compute_$1,code=sm_$1" -Xptxas -v \
-    -c "$2" -o "$work/$1-$(basename "$2").o" >"$said" 2>&1
+    -c "$2" -o "$work/$1-$(basename "$2").o" >"$said" 2>&1 || { echo "cuda_resources: $2 does not compile for sm_$1: $(grep -m 1 -E 'error|fatal' "$said")" >&2; return 255; }
   awk <"$said" -v file="$(basename "$2")" -v arch="sm_$1" '
       /Compiling entry function/ { match($0, /\047[^\047]*\047/); name = substr($0, RSTART + 1, RLENGTH - 2) }
       /bytes stack frame/ { match($0, /[0-9]+ bytes stack/); stack = substr($0, RSTART) + 0; match($0, /[0-9]+ bytes spill stores/); spill = substr($0, RSTART) + 0 }

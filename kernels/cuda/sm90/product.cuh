@@ -1,5 +1,5 @@
-// Products whose operands both lie in rows, by Hopper's own instructions: one warp brings tiles of 128 × 64 by bulk tensor copies, two
-// warpgroups multiply 64 × 128 results each by wgmma. Compiled for sm_80 too, where it is empty and never chosen.
+// Products whose operands both lie in rows, by Hopper's own instructions: one thread brings tiles of 128 × 64 by bulk tensor copies, two
+// warpgroups multiply 64 × 128 results each by wgmma. No warp only copies: two blocks of 256 threads leave 128 registers to each. Compiled for sm_80 too, where it is empty and never chosen.
 #pragma once
 #include "kernels/cuda/product_strips.cuh"
 #include "kernels/cuda/sm90/tile.cuh"
@@ -8,8 +8,7 @@ namespace lc::cuda::sm90 {
 
 struct ProductShape {
   static constexpr int kTile = 128, kDepth = 64, kStages = 3, kReaders = 2;
-  static constexpr int kThreads = (kReaders + 1) * kWarpgroup;  // the first warpgroup copies
-  static constexpr int kGiven = 24, kTaken = 104;               // registers a thread: two blocks on a multiprocessor
+  static constexpr int kThreads = kReaders * kWarpgroup;
   using Operand = SwizzledTile<kTile, kDepth>;
   static constexpr std::size_t kShared = kAlignment + kStages * (2 * Operand::kBytes + 2 * sizeof(ptx::Barrier));
 
@@ -27,7 +26,7 @@ struct ProductMaps {
 
 // product_sm90_kernel: one block computes 128 × 128 results.
 // in   a (m, k), b (n, k) bf16      out  what the epilogue does with them
-// grid (n / 128, m / 128)   block 384   shared ProductShape::kShared
+// grid (n / 128, m / 128)   block 256   shared ProductShape::kShared
 // moves a once per 128 columns, b once per 128 rows, two steps of the depth ahead
 template <class E>
 __global__ void __launch_bounds__(ProductShape::kThreads, 2)
@@ -38,24 +37,24 @@ __global__ void __launch_bounds__(ProductShape::kThreads, 2)
   const std::int64_t m = static_cast<std::int64_t>(blockIdx.y) * S::kTile, n = static_cast<std::int64_t>(blockIdx.x) * S::kTile;
   const int steps = static_cast<int>((extent.k + S::kDepth - 1) / S::kDepth);
   if (threadIdx.x == 0) {
-    s.ring().init(S::kReaders * kWarpgroup / kWarpSize);
+    s.ring().init(S::kThreads / kWarpSize);
     ptx::barrier_init_done();
   }
   __syncthreads();
-  const int group = static_cast<int>(threadIdx.x) / kWarpgroup - 1;  // −1 copies
-  if (group < 0) {
-    ptx::registers_give<S::kGiven>();
-    for (int i = 0; i < (warp_of_block() == 0 ? steps : 0); ++i) {
-      s.ring().wait_empty(i);
-      if (lane_of_warp() != 0) continue;
+  const auto start = [&](int i) {  // by one warp
+    if (threadIdx.x == 0) {
       ptx::Barrier* const full = s.ring().full + i % S::kStages;
+      s.ring().wait_empty(i);
       ptx::barrier_arrive_expecting(full, 2 * S::Operand::kBytes);
       s.a(i).copy(maps.a, i * S::kDepth, m, full);
       s.b(i).copy(maps.b, i * S::kDepth, n, full);
     }
-    return;
+    __syncwarp();
+  };
+  if (warp_of_block() == 0) {
+    for (int i = 0; i < min(S::kStages, steps); ++i) start(i);
   }
-  ptx::registers_take<S::kTaken>();
+  const int group = static_cast<int>(threadIdx.x) / kWarpgroup;
   Fragment<S::kTile / 8> d{};
   for (int i = 0; i < steps; ++i) {
     s.ring().wait_full(i);
@@ -66,6 +65,7 @@ __global__ void __launch_bounds__(ProductShape::kThreads, 2)
     if (i == 0) continue;
     ptx::wgmma_wait<1>();
     s.ring().release(i - 1);
+    if (warp_of_block() == 0 && i - 1 + S::kStages < steps) start(i - 1 + S::kStages);
   }
   ptx::wgmma_wait<0>();
   ptx::wgmma_done(d);
