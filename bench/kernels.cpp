@@ -172,21 +172,23 @@ int main(int argc, char** argv) try {
                  share = std::max(gflops / peak.gflops, gbytes / peak.gbytes);
     fmt::print("{:<18} {:<44} {:>10.1f} {:>9.1f} {:>8.1f} {:>6.0f}", c.word, c.name, t.forward * 1e6, gflops, gbytes, share * 100);
     if (t.both > 0) {
-      fmt::print(" {:>11.1f} {:>9.1f} {:>8.1f}", backward * 1e6, backward_flops / backward / 1e9, width * c.moved_backward / backward / 1e9);
+      fmt::print(" {:>11.1f} {:>9.1f} {:>8.1f}", backward * 1e6, backward_flops / backward / 1e9,
+                 width * c.moved_backward / backward / 1e9);
     }
     fmt::print("{}\n", t.cold > 0 ? fmt::format("   cold {:.1f} us", t.cold * 1e6) : "");
-    rows.push_back({{"word", c.word},
-                    {"case", c.name},
-                    {"device", device},
-                    {"storage", bf16 ? "bf16" : "f32"},
-                    {"forward_s", t.forward},
-                    {"forward_cold_s", t.cold > 0 ? nlohmann::ordered_json(t.cold) : nlohmann::ordered_json()},
-                    {"backward_gflops", t.both > 0 ? nlohmann::ordered_json(backward_flops / backward / 1e9) : nlohmann::ordered_json()},
-                    {"forward_backward_s", t.both > 0 ? nlohmann::ordered_json(t.both) : nlohmann::ordered_json()},
-                    {"gflops", gflops},
-                    {"gbytes", gbytes},
-                    {"backward_gbytes", t.both > 0 ? nlohmann::ordered_json(width * c.moved_backward / backward / 1e9) : nlohmann::ordered_json()},
-                    {"share_of_peak", share}});
+    rows.push_back(
+        {{"word", c.word},
+         {"case", c.name},
+         {"device", device},
+         {"storage", bf16 ? "bf16" : "f32"},
+         {"forward_s", t.forward},
+         {"forward_cold_s", t.cold > 0 ? nlohmann::ordered_json(t.cold) : nlohmann::ordered_json()},
+         {"backward_gflops", t.both > 0 ? nlohmann::ordered_json(backward_flops / backward / 1e9) : nlohmann::ordered_json()},
+         {"forward_backward_s", t.both > 0 ? nlohmann::ordered_json(t.both) : nlohmann::ordered_json()},
+         {"gflops", gflops},
+         {"gbytes", gbytes},
+         {"backward_gbytes", t.both > 0 ? nlohmann::ordered_json(width * c.moved_backward / backward / 1e9) : nlohmann::ordered_json()},
+         {"share_of_peak", share}});
   }
   if (!json_file.empty()) {
     lc::write_file(json_file, nlohmann::ordered_json{{"instruction_set", lc::kernels::instruction_set()},

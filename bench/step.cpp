@@ -133,8 +133,8 @@ int main(int argc, char** argv) {
   fmt::print(
       "{} at {} tokens, {} cells ({} tokens), batch {}, {}, {}, dropout {}: {:.2f} cells/s, {:.0f} tokens/s; best of {}; {}; peak memory "
       "{:.2f} GiB\n",
-      preset, tokens, count, total, batch, bf16 ? "bf16" : "f32", what, dropout ? "0.02" : "off",
-      rate, static_cast<double>(total) / best, repeats, where, static_cast<double>(lc::memory_use(queue).peak) / 1073741824.0);
+      preset, tokens, count, total, batch, bf16 ? "bf16" : "f32", what, dropout ? "0.02" : "off", rate, static_cast<double>(total) / best,
+      repeats, where, static_cast<double>(lc::memory_use(queue).peak) / 1073741824.0);
   if (!json_file.empty()) {
     lc::write_file(json_file, nlohmann::ordered_json{{"preset", preset},
                                                      {"tokens", tokens},

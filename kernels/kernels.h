@@ -40,10 +40,10 @@ struct Strips {
 // Sequences end to end; kv_of only for queries that read another sequence's keys (null: sequence b reads key sequence b).
 struct PackingView {
   std::int64_t sequences = 0, tokens = 0, longest = 0;
-  const std::int32_t* offsets = nullptr;      // (B+1)
-  const std::int32_t* sequence_of = nullptr;  // (T)
-  const std::uint64_t* keys = nullptr;        // (B) sequence keys for chance
-  const std::int32_t* kv_of = nullptr;        // (B)
+  const std::int32_t* offsets = nullptr;        // (B+1)
+  const std::int32_t* sequence_of = nullptr;    // (T)
+  const std::uint64_t* keys = nullptr;          // (B) sequence keys for chance
+  const std::int32_t* kv_of = nullptr;          // (B)
   Strips strips = {};                           // of_keys only where queries are seen through it
   const std::int32_t* longest_first = nullptr;  // (B) sequences by falling length, on CUDA only
 };

@@ -1,5 +1,5 @@
-// Attention's mask as bits, drawn once for both kernels of backward, which would each draw it anew: a bit a score, in the order in which the
-// lanes of a warp own a strip of 16 queries × 64 keys (bit 4·j + e of lane l for element e of fragment j, see numeric.h).
+// Attention's mask as bits, drawn once for both kernels of backward, which would each draw it anew: a bit a score, in the order in which
+// the lanes of a warp own a strip of 16 queries × 64 keys (bit 4·j + e of lane l for element e of fragment j, see numeric.h).
 #pragma once
 #include "kernels/cuda/attention.cuh"
 #include "kernels/cuda/scratch.h"
@@ -20,8 +20,8 @@ struct KeptBits {  // (heads, strips, key blocks, 32)
   }
 };
 
-// Which of the four bytes are below the threshold (1 … 255), as bits 7, 15, 23, 31. `low` is its lower 7 bits in every byte, `high` all ones
-// when it is 128 or more.
+// Which of the four bytes are below the threshold (1 … 255), as bits 7, 15, 23, 31. `low` is its lower 7 bits in every byte, `high` all
+// ones when it is 128 or more.
 __device__ __forceinline__ std::uint32_t bytes_below(std::uint32_t x, std::uint32_t low, std::uint32_t high) {
   const std::uint32_t t = (x | 0x80808080u) - low;
   return ((high & (~x | ~t)) | (~high & ~x & ~t)) & 0x80808080u;

@@ -120,8 +120,7 @@ void forward(const Queue& queue, const LinearForward<T>& a) {
   const bool rounded = a.bias && dtype_of<T> != DType::f32;
   const Scratch<T> bias(queue, rounded ? a.y.columns : 0);
   if (rounded) {
-    convert<Device::cuda, float, T>(queue,
-                                    {{a.bias, 1, a.y.columns, a.y.columns}, {bias.get(), 1, a.y.columns, a.y.columns}, Into::write});
+    convert<Device::cuda, float, T>(queue, {{a.bias, 1, a.y.columns, a.y.columns}, {bias.get(), 1, a.y.columns, a.y.columns}, Into::write});
   }
   const bool done = cublas_product(queue, {.in = dtype_of<T>,
                                            .out = dtype_of<T>,

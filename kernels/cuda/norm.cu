@@ -108,13 +108,14 @@ struct NormRow {  // what a row brings from memory, asked for while the row befo
   __device__ __forceinline__ float hat(int v, int i) const { return (to_float(sum[v].of[i]) - mean) * inverse; }
 };
 
-// residual_norm_backward_kernel: ds = r (g − mean(g) − ŝ mean(g ŝ)), g = dy·γ; dx = ds under forward's mask. A block does neighbouring rows.
-// in   dy, sum (T, C), statistics (T, 2), γ (C)      out  dx, dresidual (T, C), partials (blocks, 3, C): dγ, dβ, dbias
-// grid (blocks)   block 128   shared 4·3·512·V floats: each warp's partial sums
-// moves every matrix once
-// deterministic: rows in order within a warp, warps in order
+// residual_norm_backward_kernel: ds = r (g − mean(g) − ŝ mean(g ŝ)), g = dy·γ; dx = ds under forward's mask. A block does neighbouring
+// rows. in   dy, sum (T, C), statistics (T, 2), γ (C)      out  dx, dresidual (T, C), partials (blocks, 3, C): dγ, dβ, dbias grid (blocks)
+// block 128   shared 4·3·512·V floats: each warp's partial sums moves every matrix once deterministic: rows in order within a warp, warps
+// in order
 template <int V, class T>
-__global__ void __launch_bounds__(kThreads, V > 1 ? 1 : sizeof(T) == 2 ? 3 : 2)
+__global__ void __launch_bounds__(kThreads, V > 1            ? 1
+                                            : sizeof(T) == 2 ? 3
+                                                             : 2)
     residual_norm_backward_kernel(ResidualNormBackward<T> a, std::int64_t rows_of_block) {
   const std::int64_t columns = a.dy.columns, first = static_cast<std::int64_t>(blockIdx.x) * rows_of_block;
   const std::int64_t end = first + rows_of_block < a.dy.rows ? first + rows_of_block : a.dy.rows;
@@ -190,9 +191,8 @@ __global__ void __launch_bounds__(kThreads) residual_norm_forward_plain_kernel(R
   const float mean = warp_sum(total) / static_cast<float>(columns);
   for_columns<1>(columns, [&](std::int64_t c) { squares += (s[c] - mean) * (s[c] - mean); });
   const float inverse = 1.0f / sqrtf(warp_sum(squares) / static_cast<float>(columns) + a.norm.eps);
-  for_columns<1>(columns, [&](std::int64_t c) {
-    a.y.row(row)[c] = from_float<T>((s[c] - mean) * inverse * a.norm.weight[c] + a.norm.shift[c]);
-  });
+  for_columns<1>(columns,
+                 [&](std::int64_t c) { a.y.row(row)[c] = from_float<T>((s[c] - mean) * inverse * a.norm.weight[c] + a.norm.shift[c]); });
   if (a.statistics && lane_of_warp() == 0) a.statistics[2 * row] = mean, a.statistics[2 * row + 1] = inverse;
 }
 

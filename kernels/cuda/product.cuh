@@ -1,6 +1,6 @@
 // Products c (m, n) = Σ_k a(m, k) · b(n, k), whatever lies in rows and whatever in columns, with an epilogue that sees the results in
-// registers, 16 × 64 at a time. On the tensor cores for bf16 whose rows are aligned to 16 bytes, on Hopper by its own instructions where both
-// lie in rows; in float, element by element, otherwise.
+// registers, 16 × 64 at a time. On the tensor cores for bf16 whose rows are aligned to 16 bytes, on Hopper by its own instructions where
+// both lie in rows; in float, element by element, otherwise.
 #pragma once
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/product_strips.cuh"

@@ -14,8 +14,8 @@ enum class ScoreKind : std::uint8_t { published, logit };  // B over probabiliti
 struct AnnotateOptions {
   float alpha = 0.1f, temperature = 0.05f;
   ScoreKind score = ScoreKind::published;
-  int top_k = 0;                          // > 0: the matching pass runs for the K most similar labels only; the others get B = 0
-  std::int64_t tokens_per_batch = 0;      // of cells, and of texts in matching mode; 0: what suits the device
+  int top_k = 0;                      // > 0: the matching pass runs for the K most similar labels only; the others get B = 0
+  std::int64_t tokens_per_batch = 0;  // of cells, and of texts in matching mode; 0: what suits the device
 };
 
 struct CellScores {  // row by row; n cells, N labels, P projection

@@ -25,8 +25,10 @@ template <class T>
 State start(const Tensor& parameters) {
   const Queue queue = parameters.queue();
   const Shape& shape = parameters.shape();
-  State state{Tensor::from(parameters.to_host<float>(), queue), Tensor::zeros(shape, DType::f32, queue),
-              Tensor::zeros(shape, DType::f32, queue), {}};
+  State state{Tensor::from(parameters.to_host<float>(), queue),
+              Tensor::zeros(shape, DType::f32, queue),
+              Tensor::zeros(shape, DType::f32, queue),
+              {}};
   if constexpr (std::is_same_v<T, bf16>) state.storage = state.master.to(DType::bf16);
   return state;
 }

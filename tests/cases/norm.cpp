@@ -69,8 +69,9 @@ OpCase make(const std::string& name, const Setting& s) {
   };
   c.reference = [=](const std::vector<Values>& in) { return reference(s, *packing, dropout, in); };
   c.flops = 9.0 * static_cast<double>(shape.count());
-  c.moved = static_cast<double>(shape.count()) * (2 + (s.residual ? 1 : 0) + (s.residual || s.bias || s.dropout > 0 ? 1 : 0));  // x, residual, sum, y
-  c.moved_backward = static_cast<double>(shape.count()) * (s.residual ? 4 : 3);  // dy, sum, dx, dresidual
+  c.moved = static_cast<double>(shape.count()) *
+            (2 + (s.residual ? 1 : 0) + (s.residual || s.bias || s.dropout > 0 ? 1 : 0));  // x, residual, sum, y
+  c.moved_backward = static_cast<double>(shape.count()) * (s.residual ? 4 : 3);            // dy, sum, dx, dresidual
   return c;
 }
 

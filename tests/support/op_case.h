@@ -35,7 +35,8 @@ struct OpCase {
   double tolerance = 2e-5,
          tolerance_bf16 = 2e-2;  // ‖difference‖ / ‖reference‖ of the output; above these defaults: say why on the same line
   double gradient_tolerance = 2e-4, gradient_tolerance_bf16 = 5e-2;
-  // For the benchmark: of one forward, operations, numbers of the storage type that cross memory, bytes beside them; of backward, the numbers.
+  // For the benchmark: of one forward, operations, numbers of the storage type that cross memory, bytes beside them; of backward, the
+  // numbers.
   double flops = 0, moved = 0, bytes = 0, moved_backward = 0;
   double backward_flops = 0;    // 0: twice those of forward
   bool benchmark_only = false;  // too large to be judged by differences

@@ -256,7 +256,8 @@ __device__ __forceinline__ void bring_queries(const KeyWork& w, const AttentionB
     if constexpr (kDropout) {
       using Four = Vector<std::uint32_t, 4>;
       constexpr int kFours = kRows / 64 * kWarpSize / 4;  // of a strip: what two key blocks hold of it lies together
-      const Four* const from = reinterpret_cast<const Four*>(bits.at(w.head, KeptBits::strip_of(a.queries, at.sequence, at.row), w.first / 64));
+      const Four* const from =
+          reinterpret_cast<const Four*>(bits.at(w.head, KeptBits::strip_of(a.queries, at.sequence, at.row), w.first / 64));
       Four* const to = reinterpret_cast<Four*>(n.kept);
 #pragma unroll
       for (int four = lane; four < kQueries / 16 * kFours; four += kWarpSize) {
@@ -383,9 +384,8 @@ __device__ __forceinline__ void gather_dk_dv(const KeyWork& w, const AttentionBa
 // grid (key tiles of the longest · B, H)   block 384   shared KeyShape::kShared
 // deterministic: queries in order; keys that nobody reads get 0
 template <bool kDropout>
-__global__ void __launch_bounds__(kThreads, 1)
-    attention_key_gradient_sm90_kernel(const AttentionBackward<bf16> a, const KeptBits bits, const __grid_constant__ Maps maps,
-                                       int tiles_of_longest) {
+__global__ void __launch_bounds__(kThreads, 1) attention_key_gradient_sm90_kernel(const AttentionBackward<bf16> a, const KeptBits bits,
+                                                                                  const __grid_constant__ Maps maps, int tiles_of_longest) {
   KeyWork w;
   w.key_sequence = a.keys.longest_first[blockIdx.x / tiles_of_longest], w.first = static_cast<int>(blockIdx.x % tiles_of_longest) * kRows;
   w.head = static_cast<int>(blockIdx.y), w.keys = span_of(a.keys, w.key_sequence), w.shared = aligned_shared();

@@ -1,5 +1,6 @@
 // Products whose operands both lie in rows, by Hopper's own instructions: one thread brings tiles of 128 × 64 by bulk tensor copies, two
-// warpgroups multiply 64 × 128 results each by wgmma. No warp only copies: two blocks of 256 threads leave 128 registers to each. Compiled for sm_80 too, where it is empty and never chosen.
+// warpgroups multiply 64 × 128 results each by wgmma. No warp only copies: two blocks of 256 threads leave 128 registers to each. Compiled
+// for sm_80 too, where it is empty and never chosen.
 #pragma once
 #include "kernels/cuda/product_strips.cuh"
 #include "kernels/cuda/sm90/tile.cuh"
@@ -83,8 +84,8 @@ __global__ void __launch_bounds__(ProductShape::kThreads, 2)
 }
 
 template <class E>
-void product(const char* name, const Queue& queue, const kernels::Rows<const bf16>& a, const kernels::Rows<const bf16>& b, const Extent& extent,
-             const E& epilogue) {
+void product(const char* name, const Queue& queue, const kernels::Rows<const bf16>& a, const kernels::Rows<const bf16>& b,
+             const Extent& extent, const E& epilogue) {
   using S = ProductShape;
   const Grid grid{dim3(static_cast<unsigned>(ceil_div(extent.n, S::kTile)), static_cast<unsigned>(ceil_div(extent.m, S::kTile))),
                   dim3(S::kThreads), S::kShared};
