@@ -91,7 +91,9 @@ def judge(folder, fault):
         if code:
             outcome = "does not compile"
         else:
-            cases = "*Hopper*" if fault["file"].startswith("sm90/") else f"*CudaCases*_{fault['word']}_*:CudaNeighbours*:Tile.*"
+            word = fault["word"].removesuffix("_sm90")
+            hopper = fault["file"].startswith(("sm90/", "kept_bits"))
+            cases = f"*HopperCases*_{word}_*:HopperNeighbours*:KeptBits*" if hopper else f"*CudaCases*_{word}_*:CudaNeighbours*:Tile.*"
             code, text = run(["build/tests/cuda_test", "--gtest_brief=1", "--gtest_fail_fast", f"--gtest_filter={cases}"], folder, 180)
             outcome = "passes" if code == 0 else "hangs" if code == 124 else "fails"
     finally:

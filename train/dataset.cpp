@@ -3,12 +3,15 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <limits>
 #include <map>
 
 #include "engine/errors.h"
 #include "models/langcell/data/batches.h"
 
 namespace lc {
+
+static const char* const kCellType = "cell_type";
 
 Dataset::Dataset(const std::vector<std::filesystem::path>& corpora) {
   if (corpora.empty()) throw UsageError("data.corpus: wanted at least one corpus.h5, got none");
@@ -37,6 +40,7 @@ Dataset::Dataset(const std::vector<std::filesystem::path>& corpora) {
         continue;
       }
       groups_.push_back(label.label);
+      learn(label, c.texts());
       auto& list = texts_of_group_.emplace_back();
       for (const std::string& text : label.texts) {
         const auto [t, unseen] = text_number.emplace(text, static_cast<std::int32_t>(texts_.size()));
@@ -45,10 +49,30 @@ Dataset::Dataset(const std::vector<std::filesystem::path>& corpora) {
               fmt::format("{}: label '{}' has a text that another label of an earlier corpus has; equal texts must have equal labels",
                           path.string(), label.label));
         texts_.push_back(text);
+        group_of_text_.push_back(static_cast<std::int32_t>(groups_.size()) - 1);
         list.push_back(t->second);
       }
     }
+    for (const TypeAncestor& pair : c.ancestors()) ancestors_.insert({pair.type, pair.ancestor});
   }
+}
+
+void Dataset::learn(const LabelTexts& label, const Texts& texts) {
+  GroupFacts& facts = facts_.emplace_back();
+  facts.type = cell_ontology_number(label.ontology_id);
+  knows_types_ = knows_types_ || facts.type >= 0;
+  for (std::size_t i = 0; i < label.parts.size(); ++i) facts.fields.push_back({texts.fields.at(i), label.parts[i], {}});
+}
+
+bool Dataset::related(std::int32_t group, std::int32_t other) const {
+  const GroupFacts &a = facts_.at(static_cast<std::size_t>(group)), &b = facts_.at(static_cast<std::size_t>(other));
+  if (a.type < 0 || b.type < 0) return false;
+  if (a.type != b.type && !ancestors_.contains({a.type, b.type}) && !ancestors_.contains({b.type, a.type})) return false;
+  return std::ranges::all_of(a.fields, [&](const Field& mine) {
+    if (mine.name == kCellType || mine.part.empty()) return true;
+    const auto theirs = std::ranges::find(b.fields, mine.name, &Field::name);
+    return theirs == b.fields.end() || theirs->part.empty() || theirs->part == mine.part;
+  });
 }
 
 std::pair<const Corpus*, std::uint64_t> Dataset::at(std::int64_t cell) const {
@@ -75,14 +99,48 @@ std::int32_t Dataset::group(std::int64_t cell) const {
   return own < 0 ? -1 : group_of_label_[static_cast<std::size_t>(corpus - corpora_.data())][own];
 }
 
-std::int32_t Dataset::text(std::int64_t cell, PhiloxKey chance) const {
+TextChoice Dataset::text(std::int64_t cell, PhiloxKey chance, double field_dropout) const {
   const std::int32_t g = group(cell);
-  if (g < 0) return -1;
+  if (g < 0) return {};
   constexpr std::uint32_t kTextSite = 0x7ffffffeu;
   const auto& list = texts_of_group_[g];
   const auto c = static_cast<std::uint64_t>(cell);
   const Philox r = philox<10>({{static_cast<std::uint32_t>(c), static_cast<std::uint32_t>(c >> 32), kTextSite, 0}}, chance);
-  return list[static_cast<std::size_t>((static_cast<std::uint64_t>(r.word[0]) * list.size()) >> 32)];
+  return {list[static_cast<std::size_t>((static_cast<std::uint64_t>(r.word[0]) * list.size()) >> 32)],
+          draw_dropped(facts_[static_cast<std::size_t>(g)], cell, chance, field_dropout)};
+}
+
+// Bits of the fields that are left out; never all there are.
+std::uint32_t Dataset::draw_dropped(const GroupFacts& facts, std::int64_t cell, PhiloxKey chance, double rate) const {
+  if (rate <= 0) return 0;
+  constexpr std::uint32_t kFieldSite = 0x7ffffffdu;
+  const auto c = static_cast<std::uint64_t>(cell);
+  const auto limit = static_cast<std::uint64_t>(rate * 4294967296.0);
+  std::uint32_t dropped = 0;
+  bool some_left = false;
+  for (std::size_t i = 0; i < facts.fields.size() && i < 32; ++i) {
+    if (facts.fields[i].part.empty()) continue;  // nothing to leave out: such choices stay equal
+    const Philox r = philox<10>(
+        {{static_cast<std::uint32_t>(c), static_cast<std::uint32_t>(c >> 32), kFieldSite, static_cast<std::uint32_t>(i)}}, chance);
+    const bool drop = facts.fields[i].name != kCellType && r.word[0] < limit;
+    dropped |= drop ? 1u << i : 0u;
+    some_left = some_left || !drop;
+  }
+  return some_left ? dropped : 0;
+}
+
+// A word never reaches over the end of a part, so the pieces of a text are those of its parts, end to end.
+std::vector<std::int32_t> Dataset::text_tokens(const TextChoice& choice) const {
+  const auto& whole = text_tokens_.at(static_cast<std::size_t>(choice.text));
+  if (choice.dropped == 0) return whole;
+  std::vector<std::int32_t> tokens = {whole.front()};
+  const GroupFacts& facts = facts_[static_cast<std::size_t>(group_of_text_[static_cast<std::size_t>(choice.text)])];
+  for (std::size_t i = 0; i < facts.fields.size(); ++i) {
+    if (!(choice.dropped >> i & 1u)) tokens.insert(tokens.end(), facts.fields[i].tokens.begin(), facts.fields[i].tokens.end());
+  }
+  tokens.resize(std::min(tokens.size(), static_cast<std::size_t>(max_text_tokens_) - 1));
+  tokens.push_back(whole.back());
+  return tokens;
 }
 
 std::vector<std::string> Dataset::column(const std::string& key) const {
@@ -98,6 +156,13 @@ std::vector<std::string> Dataset::column(const std::string& key) const {
 
 std::vector<std::string> Dataset::tokenize_texts(const WordPiece& word_piece, int max_tokens) {
   text_tokens_.clear();
+  max_text_tokens_ = std::max(max_tokens, 2);
+  for (GroupFacts& facts : facts_) {
+    for (Field& field : facts.fields) {
+      const std::vector<std::int32_t> ids = word_piece.encode(field.part, std::numeric_limits<std::int32_t>::max()).ids;
+      field.tokens.assign(ids.begin() + 1, ids.end() - 1);
+    }
+  }
   std::vector<char> cut;
   for (const std::string& text : texts_) {
     EncodedText encoded = word_piece.encode(text, max_tokens);

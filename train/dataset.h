@@ -1,7 +1,10 @@
 // The cells and texts of one or more corpora under one numbering: cell c, text t (each distinct string once), group g (each label once).
 #pragma once
+#include <compare>
 #include <filesystem>
+#include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "kernels/numeric.h"
@@ -9,6 +12,13 @@
 #include "models/langcell/data/word_piece.h"
 
 namespace lc {
+
+// What a sample reads: one of the texts, without the fields whose bits are set.
+struct TextChoice {
+  std::int32_t text = -1;  // −1: none
+  std::uint32_t dropped = 0;
+  auto operator<=>(const TextChoice&) const = default;
+};
 
 class Dataset {
  public:
@@ -18,8 +28,12 @@ class Dataset {
   std::int64_t cells() const { return first_cell_.back(); }
   std::int64_t length(std::int64_t cell, int max_tokens) const;  // with <cls>
   std::vector<std::int32_t> sequence(std::int64_t cell, int max_tokens) const;
-  std::int32_t group(std::int64_t cell) const;                    // −1: no text
-  std::int32_t text(std::int64_t cell, PhiloxKey chance) const;   // one of its group's strings, drawn per sample; −1: none
+  std::int32_t group(std::int64_t cell) const;  // −1: no text
+  // One of its group's strings, drawn per sample; of a text from a template every field but the cell type is left out by that chance.
+  TextChoice text(std::int64_t cell, PhiloxKey chance, double field_dropout = 0) const;
+  // Whether two groups may mean one cell: types equal, or one a kind of the other, and no other field that both know differs.
+  bool related(std::int32_t group, std::int32_t other) const;
+  bool knows_types() const { return knows_types_; }
   std::vector<std::string> column(const std::string& key) const;  // of obs, for every cell; DataError naming the corpus that lacks it
 
   const std::vector<std::string>& texts() const { return texts_; }
@@ -30,6 +44,7 @@ class Dataset {
 
   std::vector<std::string> tokenize_texts(const WordPiece& word_piece, int max_tokens);  // returns the groups with a text that was cut
   const std::vector<std::int32_t>& text_tokens(std::int32_t text) const { return text_tokens_[text]; }
+  std::vector<std::int32_t> text_tokens(const TextChoice& choice) const;
 
  private:
   std::pair<const Corpus*, std::uint64_t> at(std::int64_t cell) const;
@@ -37,6 +52,21 @@ class Dataset {
   std::vector<std::int64_t> first_cell_ = {0};
   std::vector<std::string> texts_, groups_;
   std::vector<std::vector<std::int32_t>> texts_of_group_, group_of_label_;  // group_of_label_[corpus][its own group]
+  struct Field {
+    std::string name, part;            // "tissue", "tissue: blood."
+    std::vector<std::int32_t> tokens;  // of the part alone, without [CLS] and [SEP]
+  };
+  struct GroupFacts {
+    std::int32_t type = -1;     // Cell Ontology number
+    std::vector<Field> fields;  // of a template
+  };
+  void learn(const LabelTexts& label, const Texts& texts);
+  std::uint32_t draw_dropped(const GroupFacts& facts, std::int64_t cell, PhiloxKey chance, double rate) const;
+  std::vector<GroupFacts> facts_;  // of each group
+  std::set<std::pair<std::int32_t, std::int32_t>> ancestors_;
+  bool knows_types_ = false;
+  std::vector<std::int32_t> group_of_text_;
+  int max_text_tokens_ = 0;
   std::vector<std::vector<std::int32_t>> text_tokens_;
 };
 

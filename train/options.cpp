@@ -56,6 +56,10 @@ struct Names<kernels::SamePairs> {
   using enum kernels::SamePairs;
   static constexpr Name<kernels::SamePairs> all[] = {{"positive", positive}, {"merge", merge}, {"ignore", ignore}};
 };
+template <>
+struct Names<RelatedTypes> {
+  static constexpr Name<RelatedTypes> all[] = {{"ignore", RelatedTypes::ignore}, {"negative", RelatedTypes::negative}};
+};
 template <class E>
 concept Choice = std::is_enum_v<E>;
 
@@ -81,7 +85,7 @@ void each_key_of_stage(const std::string& stage, Stage& s, Visit& visit) {
   visit(key("mask_rate"), s.mask_rate, Range{0, 1, Range::Ends::open});
   visit(key("share_pass"), s.share_pass);
   visit(key("freeze"), s.freeze);
-  if (stage == "stage2") visit(key("same_text"), s.same_text);
+  if (stage == "stage2") visit(key("same_text"), s.same_text), visit(key("related"), s.related);
   visit(key("objectives.mgm"), s.objectives.mgm, kFromZero);
   visit(key("objectives.cell_cell"), s.objectives.cell_cell, kFromZero);
   if (stage == "stage2") {
@@ -104,6 +108,7 @@ void each_key(O& o, Visit visit) {
   visit(Key{"data.holdout"}, o.data.holdout, kShare);
   visit(Key{"data.holdout_by"}, o.data.holdout_by);
   visit(Key{"data.sampling"}, o.data.sampling, Words{"uniform"});
+  visit(Key{"data.field_dropout"}, o.data.field_dropout, kShare);
   visit(Key{"train.seed"}, o.train.seed, kFromZero);
   visit(Key{"train.device", free}, o.train.device);
   visit(Key{"train.precision"}, o.train.precision, Words{"auto", "fp32", "bf16"});

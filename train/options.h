@@ -24,6 +24,7 @@ struct DataOptions {
   double holdout = 0;      // share of cells (or groups) set aside
   std::string holdout_by;  // a column of the corpus: a group is never divided
   std::string sampling = "uniform";
+  double field_dropout = 0;  // of the fields of a text from a template, the cell type excepted
 };
 
 struct TrainOptions {
@@ -35,6 +36,7 @@ struct TrainOptions {
   std::int64_t log_every = 10;
 };
 
+enum class RelatedTypes : std::uint8_t { negative, ignore };  // cells whose types are equal, or one a kind of the other
 enum class Decay : std::uint8_t { linear, cosine, constant };
 
 struct Objectives {  // weights; 0 switches off
@@ -52,6 +54,7 @@ struct StageOptions {
   Objectives objectives;
   std::vector<std::string> freeze;                              // globs over tensor names
   kernels::SamePairs same_text = kernels::SamePairs::positive;  // stage 2
+  RelatedTypes related = RelatedTypes::ignore;                  // stage 2
   bool runs() const { return steps > 0 || epochs > 0; }
 };
 

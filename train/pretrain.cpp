@@ -9,6 +9,7 @@
 
 #include "engine/build.h"
 #include "engine/errors.h"
+#include "engine/folder_lock.h"
 #include "engine/machine.h"
 #include "engine/memory.h"
 #include "train/checkpoint.h"
@@ -59,6 +60,7 @@ class Run {
   bool text_loaded_ = false, cell_loaded_ = false;
   Samples held_out_;
   TrainerState start_{1, 0, 0, 1};
+  std::unique_ptr<FolderLock> lock_;  // of the run folder
   std::unique_ptr<TrainLog> log_;
   std::unique_ptr<Progress> progress_;
   std::int64_t done_ = 0, done_before_ = 0;
@@ -121,6 +123,7 @@ void Run::open_folder() {
   fs::create_directories(setup_.run / "checkpoints", failed);
   if (failed)
     throw ResourceError(fmt::format("{}: cannot create the run folder: {}; choose another --run", setup_.run.string(), failed.message()));
+  lock_ = std::make_unique<FolderLock>(setup_.run);
   remove_leftovers(setup_.run), remove_leftovers(setup_.run / "checkpoints");
   if (fs::exists(setup_.run / "config.resolved.toml")) require_resumable(read_options(setup_.run / "config.resolved.toml", {}), options_);
   const FoundCheckpoint found = newest_checkpoint(setup_.run / "checkpoints");
@@ -169,7 +172,7 @@ StepRule Run::rule(int stage) const {
   r.temperature = static_cast<float>(s.temperature), r.mask_rate = static_cast<float>(s.mask_rate), r.clip = static_cast<float>(s.clip),
   r.weight_decay = static_cast<float>(s.weight_decay);
   r.masked_pass = s.share_pass ? StepRule::MaskedPass::view_b : StepRule::MaskedPass::own;
-  r.same_text = s.same_text;
+  r.same_text = s.same_text, r.related = s.related, r.field_dropout = options_.data.field_dropout;
   r.activations = options_.train.recompute ? PassOptions::Activations::recompute : PassOptions::Activations::keep;
   r.max_cell_tokens = model_->config().max_cell_tokens;
   return r;

@@ -42,10 +42,10 @@ struct Step::MicroBatch {
 };
 
 struct Step::GlobalBatch {
-  ContrastBatch ids;                // sample, text and group numbers of all ranks; z is filled in by (b)
-  std::vector<std::int32_t> texts;  // (D) dataset text numbers, in the order of their first owners
-  std::vector<MicroBatch> micro;    // of this rank
-  double masked_tokens = 0;         // over all ranks
+  ContrastBatch ids;              // sample, text and group numbers of all ranks; z is filled in by (b)
+  std::vector<TextChoice> texts;  // (D) in the order of their first owners
+  std::vector<MicroBatch> micro;  // of this rank
+  double masked_tokens = 0;       // over all ranks
   std::int64_t tokens = 0;
   double data_seconds = 0;
 };
@@ -150,25 +150,31 @@ Step::GlobalBatch Step::assemble(const std::vector<Samples>& micro_batches) {
   for (int r = 0; r < ranks_.rank(); ++r) first += before[r];
 
   ContrastBatch& ids = batch.ids;
-  std::map<std::int32_t, std::size_t> owner;  // text → the place of its first owner, the one with the smallest sample number
-  std::vector<std::int32_t> text(all.size(), -1);
+  std::map<TextChoice, std::size_t> owner;  // text → the place of its first owner, the one with the smallest sample number
+  std::vector<TextChoice> text(all.size());
+  const double field_dropout = update_ == Update::losses_only ? 0 : rule_.field_dropout;
   for (std::size_t i = 0; i < all.size(); ++i) {
     ids.samples.push_back(static_cast<std::uint64_t>(all[i]));
-    text[i] = rule_.cells_need_text() ? data_.text(all[i], chance_) : -1;
-    ids.group_of.push_back(text[i] < 0 ? -1 : data_.group(all[i]));
-    if (text[i] < 0) continue;
+    if (rule_.cells_need_text()) text[i] = data_.text(all[i], chance_, field_dropout);
+    ids.group_of.push_back(text[i].text < 0 ? -1 : data_.group(all[i]));
+    if (text[i].text < 0) continue;
     const auto [at, fresh] = owner.emplace(text[i], i);
     if (!fresh && all[i] < all[at->second]) at->second = i;
   }
-  std::vector<std::pair<std::size_t, std::int32_t>> by_owner;
+  if (rule_.related == RelatedTypes::ignore && data_.knows_types()) {
+    ids.related = [this](std::int64_t a, std::int64_t b) {
+      return data_.related(static_cast<std::int32_t>(a), static_cast<std::int32_t>(b));
+    };
+  }
+  std::vector<std::pair<std::size_t, TextChoice>> by_owner;
   for (const auto& [t, place] : owner) by_owner.push_back({place, t});
   std::sort(by_owner.begin(), by_owner.end());
-  std::map<std::int32_t, std::int32_t> index_of;
+  std::map<TextChoice, std::int32_t> index_of;
   for (const auto& [place, t] : by_owner) {
     index_of[t] = static_cast<std::int32_t>(batch.texts.size());
     batch.texts.push_back(t), ids.text_owner.push_back(ids.samples[place]);
   }
-  for (const std::int32_t t : text) ids.text_of.push_back(t < 0 ? -1 : index_of[t]);
+  for (const TextChoice& t : text) ids.text_of.push_back(t.text < 0 ? -1 : index_of[t]);
 
   double masked = 0;
   for (const Samples& samples : micro_batches) {
@@ -176,8 +182,7 @@ Step::GlobalBatch Step::assemble(const std::vector<Samples>& micro_batches) {
     m.first = first, m.count = std::ssize(samples);
     first += m.count;
     const auto begins = [&](std::int64_t at) {
-      return std::lower_bound(by_owner.begin(), by_owner.end(), std::pair{static_cast<std::size_t>(at), std::int32_t{-1}}) -
-             by_owner.begin();
+      return std::lower_bound(by_owner.begin(), by_owner.end(), std::pair{static_cast<std::size_t>(at), TextChoice{}}) - by_owner.begin();
     };
     m.first_text = begins(m.first), m.text_count = begins(first) - m.first_text;
 

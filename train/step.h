@@ -7,6 +7,7 @@
 #include "models/langcell/langcell.h"
 #include "models/langcell/objectives.h"
 #include "train/dataset.h"
+#include "train/options.h"
 #include "train/order.h"
 
 namespace lc {
@@ -21,6 +22,8 @@ struct StepRule {  // what a stage asks of every step
     view_b
   } masked_pass = MaskedPass::own;  // view_b: MGM's input is the second view (share_pass)
   SamePairs same_text = SamePairs::positive;
+  RelatedTypes related = RelatedTypes::negative;  // ignore: cells of related types leave each other's denominators and draws
+  double field_dropout = 0;                       // of the fields of a text from a template
   PassOptions::Activations activations = PassOptions::Activations::keep;
   int max_cell_tokens = 2048;
   bool cells_need_text() const { return cell_text > 0 || matching > 0; }

@@ -35,7 +35,7 @@ class Negatives {
   }
   std::int32_t text_for(std::size_t anchor) const {
     return best(
-        group_of_text_.size(), [&](std::size_t t) { return group_of_text_[t] != batch_.group_of[anchor]; },
+        group_of_text_.size(), [&](std::size_t t) { return tells_apart(batch_.group_of[anchor], group_of_text_[t]); },
         [&](std::size_t t) {
           return score(anchor, t) +
                  gumbel(options_.chance, sequence_key(Pass::pair_neg_text, batch_.samples[anchor]), batch_.text_owner[t]);
@@ -44,13 +44,17 @@ class Negatives {
   std::int32_t cell_for(std::size_t anchor) const {
     const auto t = static_cast<std::size_t>(batch_.text_of[anchor]);
     return best(
-        batch_.samples.size(), [&](std::size_t c) { return batch_.text_of[c] >= 0 && batch_.group_of[c] != batch_.group_of[anchor]; },
+        batch_.samples.size(),
+        [&](std::size_t c) { return batch_.text_of[c] >= 0 && tells_apart(batch_.group_of[anchor], batch_.group_of[c]); },
         [&](std::size_t c) {
           return score(c, t) + gumbel(options_.chance, sequence_key(Pass::pair_neg_cell, batch_.samples[anchor]), batch_.samples[c]);
         });
   }
 
  private:
+  bool tells_apart(std::int64_t group, std::int64_t other) const {
+    return group != other && !(batch_.related && batch_.related(group, other));
+  }
   double score(std::size_t cell, std::size_t text) const {
     double dot = 0;
     for (std::int64_t p = 0; p < width_; ++p) dot += static_cast<double>(cells_[cell * width_ + p]) * texts_[text * width_ + p];
@@ -94,6 +98,20 @@ void draw_pairs(const ContrastBatch& batch, const ContrastOptions& options, Cont
   std::stable_sort(result.pairs.begin(), result.pairs.end(), [](const MatchPair& a, const MatchPair& b) { return a.cell < b.cell; });
 }
 
+// (G, G) for ContrastGroups; empty where no group is related to another. `groups`: their numbers, in the order in which they appear.
+std::vector<std::uint8_t> unrelated(const std::vector<std::int64_t>& groups, const ContrastBatch& batch) {
+  if (!batch.related) return {};
+  std::vector<std::uint8_t> matrix;
+  bool any = false;
+  for (const std::int64_t a : groups) {
+    for (const std::int64_t b : groups) {
+      const bool related = a != b && batch.related(a, b);
+      matrix.push_back(!related), any = any || related;
+    }
+  }
+  return any ? matrix : std::vector<std::uint8_t>();
+}
+
 Tensor sum_of(const Tensor& a, const Tensor& b) { return !a ? b : !b ? a : add(a, b); }
 
 }  // namespace
@@ -132,10 +150,15 @@ Contrast contrast(const ContrastBatch& batch, const ContrastOptions& options) {
     with_text.push_back(static_cast<std::int32_t>(i)), their_text.push_back(batch.text_of[i]);
   }
   std::map<std::int64_t, std::int32_t> dense;
-  for (const std::int32_t i : with_text)
-    groups.group.push_back(dense.emplace(batch.group_of[i], static_cast<std::int32_t>(dense.size())).first->second);
+  std::vector<std::int64_t> in_order;
+  for (const std::int32_t i : with_text) {
+    const auto [at, fresh] = dense.emplace(batch.group_of[i], static_cast<std::int32_t>(dense.size()));
+    if (fresh) in_order.push_back(at->first);
+    groups.group.push_back(at->second);
+  }
   result.one_group_only = dense.size() == 1;
   if (options.cell_text > 0 && dense.size() > 1) {
+    groups.unrelated = unrelated(in_order, batch);
     Tape tape;
     const Queue& queue = batch.text.queue();
     const Tensor za = tape.watch(batch.view_a), zt = tape.watch(batch.text), scale = Tensor::scalar(options.scale, queue);

@@ -1,6 +1,7 @@
 // The four objectives of LangCell. They take given masks, positives and pairs, so that golden numbers can judge them; losses are sums,
 // the caller divides once by the global count.
 #pragma once
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -17,13 +18,14 @@ Tensor matching_loss(const LangCell& model, const CrossStates& cells, const Toke
 
 // ---- The contrastive part: once per step, over the global batch.
 
-struct ContrastBatch {                    // N samples, D distinct texts
-  Tensor view_a, view_b;                  // z (N, P) float; view_b absent: no cell–cell loss
-  Tensor text;                            // z (D, P) float; absent: no cell–text loss and no matching
-  std::vector<std::uint64_t> samples;     // (N) global sample numbers
-  std::vector<std::int32_t> text_of;      // (N) which distinct text, −1: none
-  std::vector<std::int64_t> group_of;     // (N) who counts as equal, −1: none
-  std::vector<std::uint64_t> text_owner;  // (D) smallest sample number among the owners of each distinct text
+struct ContrastBatch {                                           // N samples, D distinct texts
+  Tensor view_a, view_b;                                         // z (N, P) float; view_b absent: no cell–cell loss
+  Tensor text;                                                   // z (D, P) float; absent: no cell–text loss and no matching
+  std::vector<std::uint64_t> samples;                            // (N) global sample numbers
+  std::vector<std::int32_t> text_of;                             // (N) which distinct text, −1: none
+  std::vector<std::int64_t> group_of;                            // (N) who counts as equal, −1: none
+  std::vector<std::uint64_t> text_owner;                         // (D) smallest sample number among the owners of each distinct text
+  std::function<bool(std::int64_t, std::int64_t)> related = {};  // groups that are no negatives of each other; absent: none
 };
 
 struct ContrastOptions {

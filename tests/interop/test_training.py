@@ -53,6 +53,12 @@ def weights(run):
     return {f.relative_to(run): hashlib.sha256(f.read_bytes()).hexdigest() for f in sorted((run / "model").rglob("*.safetensors"))}
 
 
+def wait_for(path, process):
+    while not path.exists() or not path.read_text():
+        assert process.poll() is None
+        time.sleep(0.005)
+
+
 @pytest.fixture(scope="module")
 def undisturbed(binary, corpus, tmp_path_factory):
     run = tmp_path_factory.mktemp("undisturbed") / "run"
@@ -86,9 +92,7 @@ def test_a_killed_run_resumes_to_the_same_weights(binary, corpus, undisturbed, t
 def test_a_run_that_is_asked_to_stop_leaves_a_checkpoint_and_75(binary, corpus, undisturbed, tmp_path):
     run = tmp_path / "run"
     process = subprocess.Popen(command(binary, corpus, run), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    while not (run / "train.jsonl").exists() or not (run / "train.jsonl").read_text():
-        assert process.poll() is None
-        time.sleep(0.01)
+    wait_for(run / "train.jsonl", process)
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 75, errors
@@ -110,3 +114,28 @@ def test_a_used_folder_and_a_changed_configuration_are_refused(binary, corpus, u
     (run / "model/MANIFEST.json").unlink()
     changed = subprocess.run(command(binary, corpus, run, "--resume", "--set", "stage1.lr=0.5"), capture_output=True, text=True)
     assert changed.returncode == 2 and "stage1.lr" in changed.stderr
+
+
+def test_a_second_process_in_a_run_folder_is_refused(binary, corpus, undisturbed, tmp_path):
+    run = tmp_path / "run"
+    first = subprocess.Popen(command(binary, corpus, run), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_for(run / "train.jsonl", first)
+    second = subprocess.run(command(binary, corpus, run, "--resume"), capture_output=True, text=True)
+    assert second.returncode == 5, second.stderr
+    assert "another process is at work in this folder" in second.stderr and str(run) in second.stderr
+    assert first.wait() == 0
+    assert weights(run) == weights(undisturbed[0])  # the second one disturbed nothing
+
+
+def test_a_second_signal_ends_at_once_and_the_run_resumes(binary, corpus, undisturbed, tmp_path):
+    run = tmp_path / "run"
+    process = subprocess.Popen(command(binary, corpus, run), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_for(run / "train.jsonl", process)
+    for _ in range(200):
+        process.send_signal(signal.SIGTERM)
+        if process.poll() is not None:
+            break
+        time.sleep(0.002)
+    assert process.wait(10) in (-signal.SIGTERM, 75)
+    subprocess.run(command(binary, corpus, run, "--resume"), check=True, capture_output=True)
+    assert weights(run) == weights(undisturbed[0])

@@ -1,0 +1,18 @@
+// One process at a time in a folder. The lock is the kernel's: it ends with the process, however that ends, and leaves no file behind.
+#pragma once
+#include <filesystem>
+
+namespace lc {
+
+class FolderLock {  // ResourceError: another process holds it, or the folder cannot be opened. A file system without locks grants it.
+ public:
+  explicit FolderLock(const std::filesystem::path& folder);
+  ~FolderLock();
+  FolderLock(const FolderLock&) = delete;
+  FolderLock& operator=(const FolderLock&) = delete;
+
+ private:
+  int descriptor_ = -1;
+};
+
+}  // namespace lc
