@@ -1,5 +1,6 @@
 // main: parses, runs one subcommand, turns an exception into one line and an exit code. Nothing else ends the process.
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <CLI/CLI.hpp>
 #include <csignal>
@@ -16,6 +17,12 @@ namespace {
 int fail(int code, const std::string& line) {
   fmt::print(stderr, "langcell: error: {}\n", lc::printable(line));
   return code;
+}
+
+std::vector<std::string> names_of_commands(const CLI::App& program) {
+  std::vector<std::string> names;
+  for (const CLI::App* command : program.get_subcommands(nullptr)) names.push_back(command->get_name());
+  return names;
 }
 
 }  // namespace
@@ -44,6 +51,8 @@ int main(int argc, char** argv) {
   } catch (const CLI::CallForVersion& e) {
     return program.exit(e);
   } catch (const CLI::ParseError& e) {
+    if (argc > 1 && argv[1][0] != '-' && program.get_subcommand_no_throw(argv[1]) == nullptr)
+      return fail(2, fmt::format("unknown command '{}'; there are: {}", argv[1], fmt::join(names_of_commands(program), ", ")));
     return fail(2, fmt::format("{} (langcell --help, or langcell COMMAND --help, shows what there is)", e.what()));
   } catch (const lc::Error& e) {
     return fail(e.exit_code(), e.what());

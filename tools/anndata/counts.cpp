@@ -48,10 +48,18 @@ std::vector<Candidate> candidates(const Hdf5& file, const std::string& layer) {
   for (const char* name : kCountLayers)
     if (is_matrix(file, fmt::format("layers/{}", name))) found.push_back({fmt::format("layers/{}", name), "var"});
   if (is_matrix(file, "X")) found.push_back({"X", "var"});
-  if (found.empty())
-    throw DataError(fmt::format("{}: no X, raw/X or layer of counts; it has: {}; choose one with --layer", file.where(),
-                                fmt::join(matrices_of(file), ", ")));
-  return found;
+  if (!found.empty()) return found;
+  const std::vector<std::string> there = matrices_of(file);
+  if (there.empty()) throw DataError(fmt::format("{}: holds no matrix, neither X nor raw/X nor a layer", file.where()));
+  throw DataError(
+      fmt::format("{}: no X, raw/X or layer of counts; it has: {}; choose one with --layer", file.where(), fmt::join(there, ", ")));
+}
+
+Hdf5 open_anndata(const std::filesystem::path& path) {
+  Hdf5 file = Hdf5::open(path);
+  if (file.has("obs") && file.has("var")) return file;
+  throw DataError(
+      fmt::format("{}: has no obs and var, so it is no .h5ad file, and no matrix/barcodes, so it is none of 10x", path.string()));
 }
 
 // What two surveys say of each gene that both have; the index of var is the key.
@@ -109,7 +117,9 @@ Choice choose(const Hdf5& file, const Frame& obs, const std::string& layer, Frac
 Choice choose(const Hdf5& file, const Frame& obs, const CountsOptions& options) {
   Choice choice = choose(file, obs, options.layer, FractionalCounts::refuse);
   if (!choice.matrix && options.fractional == FractionalCounts::accept) choice = choose(file, obs, options.layer, FractionalCounts::accept);
-  if (!choice.matrix) throw DataError(fmt::format("{}: no matrix holds counts ({})", file.where(), fmt::join(choice.rejected, "; ")));
+  if (!choice.matrix)
+    throw DataError(fmt::format("{}: no matrix holds counts ({}); give the file with the raw counts, in X, raw/X or a layer", file.where(),
+                                fmt::join(choice.rejected, "; ")));
   return choice;
 }
 
@@ -140,13 +150,11 @@ void CountMatrix::name_genes(const GeneTable& table, const CountsOptions& option
 CountMatrix CountMatrix::of_anndata(const std::filesystem::path& path, const CountsOptions& options) {
   if (!options.tenx.genome.empty() || options.tenx.min_counts >= 0)
     throw UsageError(fmt::format("{}: --genome and --min-counts are for files of 10x", path.string()));
-  const Hdf5 file = Hdf5::open(path);
-  if (!file.has("obs") || !file.has("var"))
-    throw DataError(
-        fmt::format("{}: has no obs and var, so it is no .h5ad file, and no matrix/barcodes, so it is none of 10x", path.string()));
+  const Hdf5 file = open_anndata(path);
   const Frame obs(file.at("obs"));
   CountMatrix counts(path.string(), CellTable(obs));
   if (obs.rows() == 0) throw DataError(fmt::format("{}: holds no cells", file.where("obs")));
+  if (Frame(file.at("var")).rows() == 0) throw DataError(fmt::format("{}: holds no genes", file.where("var")));
   Choice choice = choose(file, obs, options);
   counts.matrix_ = choice.matrix;
   counts.source_ = choice.candidate.matrix;
@@ -201,7 +209,7 @@ CountMatrix open_counts(const std::filesystem::path& path, const CountsOptions& 
 
 CellTable open_cells(const std::filesystem::path& path, const TenXOptions& options) {
   if (is_tenx(path)) return {path.string(), tenx_barcodes(path, options.genome)};
-  return CellTable(Frame(Hdf5::open(path).at("obs")));
+  return CellTable(Frame(open_anndata(path).at("obs")));
 }
 
 Coverage coverage(const CountMatrix& counts, std::span<const std::string> vocabulary) {

@@ -59,7 +59,9 @@ void run(const Flags& f) {
     const std::string& name = renamed == map.end() ? wanted.label : renamed->second;
     const Term* const term = ontology.look_up(name);
     if (!term) {
-      missing.push_back(fmt::format("'{}'{}", wanted.label, wanted.cells ? fmt::format(" ({} cells)", wanted.cells) : ""));
+      const Term* const known = ontology.find(name);
+      missing.push_back(fmt::format("'{}'{}{}", wanted.label, known && known->obsolete ? " (obsolete, without one replacement)" : "",
+                                    wanted.cells ? fmt::format(" ({} cells)", wanted.cells) : ""));
       continue;
     }
     const std::string label = f.from.empty() ? term->name : wanted.label;

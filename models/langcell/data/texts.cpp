@@ -33,7 +33,7 @@ Json parse_watching_keys(std::string_view text, std::string_view where) {
     return Json::parse(text, watch);
   } catch (const Json::parse_error& error) {
     const auto line = 1 + std::count(text.begin(), text.begin() + static_cast<std::ptrdiff_t>(std::min(error.byte, text.size())), '\n');
-    throw DataError(fmt::format("{}:{}: not valid JSON (near byte {}); wanted an object of label: text", where, line, error.byte));
+    throw DataError(fmt::format("{}:{}: not valid JSON in UTF-8 (near byte {}); wanted an object of label: text", where, line, error.byte));
   }
 }
 
