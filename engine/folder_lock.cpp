@@ -23,7 +23,8 @@ FolderLock::FolderLock(const std::filesystem::path& folder) {
   } while (locked != 0 && errno == EINTR);
   if (locked == 0 || errno != EWOULDBLOCK) return;
   ::close(descriptor_);
-  throw ResourceError(fmt::format("{}: another process is at work in this folder; wait for it to end, or choose another one", folder.string()));
+  throw ResourceError(
+      fmt::format("{}: another process is at work in this folder; wait for it to end, or choose another one", folder.string()));
 }
 
 FolderLock::~FolderLock() { ::close(descriptor_); }

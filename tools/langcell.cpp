@@ -3,6 +3,7 @@
 #include <fmt/ranges.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <csignal>
 #include <filesystem>
 #include <new>
@@ -51,8 +52,9 @@ int main(int argc, char** argv) {
   } catch (const CLI::CallForVersion& e) {
     return program.exit(e);
   } catch (const CLI::ParseError& e) {
-    if (argc > 1 && argv[1][0] != '-' && program.get_subcommand_no_throw(argv[1]) == nullptr)
-      return fail(2, fmt::format("unknown command '{}'; there are: {}", argv[1], fmt::join(names_of_commands(program), ", ")));
+    const std::vector<std::string> commands = names_of_commands(program);
+    if (argc > 1 && argv[1][0] != '-' && std::ranges::find(commands, argv[1]) == commands.end())
+      return fail(2, fmt::format("unknown command '{}'; there are: {}", argv[1], fmt::join(commands, ", ")));
     return fail(2, fmt::format("{} (langcell --help, or langcell COMMAND --help, shows what there is)", e.what()));
   } catch (const lc::Error& e) {
     return fail(e.exit_code(), e.what());

@@ -215,8 +215,8 @@ TEST(golden, in_bf16_embeddings_and_scores_are_near_and_labels_are_equal) {
     EXPECT_EQ(std::max_element(s.score.begin() + c * 6, s.score.begin() + c * 6 + 6) - s.score.begin() - c * 6, pred[c]) << c;
 }
 
-// The contrast's scores are 20 times a cosine, so its gradients move most: by 6 % where 10 % are allowed. Losses move with the order in which
-// a machine adds: by 2.2 % without AMX, where 4 % are allowed.
+// The contrast's scores are 20 times a cosine, so its gradients move most: by 6 % where 10 % are allowed. Losses move with the order in
+// which a machine adds: by 2.2 % without AMX, where 4 % are allowed.
 TEST(golden, in_bf16_losses_and_gradient_norms_are_near) {
   Golden g(DType::bf16);
   Parameters& parameters = g.model().parameters();

@@ -210,7 +210,7 @@ TEST_F(AnnDataCounts, AGeneSubsetOfNormalisedValuesIsStillRecognised) {
 }
 
 TEST_F(AnnDataCounts, FilesWithoutWhatIsNeededAreRefused) {
-  EXPECT_TRUE(holds(refusal(), "no X, raw/X or layer of counts"));
+  EXPECT_TRUE(holds(refusal(), "holds no matrix, neither X nor raw/X nor a layer"));
   start(0, test::gene_ids(kGenes));
   test::put_sparse(file_, "X", Table{0, kGenes, {}});
   EXPECT_TRUE(holds(refusal(), ".h5ad:/obs: holds no cells"));

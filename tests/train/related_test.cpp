@@ -62,7 +62,8 @@ TEST(RelatedTypes, are_equal_or_one_a_kind_of_the_other_and_no_known_field_contr
   const std::set<std::pair<int, int>> related = {{0, 1}, {0, 3}, {2, 3}};  // 1 and 3 differ in disease, 0 and 2 in tissue
   for (int a = 0; a < 6; ++a) {
     for (int b = 0; b < 6; ++b) {
-      if (a != b) EXPECT_EQ(data.related(a, b), related.contains({std::min(a, b), std::max(a, b)})) << a << ", " << b;
+      if (a == b) continue;
+      EXPECT_EQ(data.related(a, b), related.contains({std::min(a, b), std::max(a, b)})) << a << ", " << b;
     }
   }
 }
@@ -80,7 +81,8 @@ TEST(RelatedTypes, leave_the_denominator_and_the_draw_of_negatives) {
     ContrastOptions other = options;
     other.chance = {{seed, 7}};
     for (const MatchPair& p : contrast(batch, other).pairs) {
-      if (p.label == 0) EXPECT_NE(p.cell / 2, p.text / 2);
+      if (p.label == 1) continue;
+      EXPECT_NE(p.cell / 2, p.text / 2);
     }
   }
   const double with = contrast(batch, options).cell_text.item();
