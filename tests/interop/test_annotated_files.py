@@ -6,6 +6,7 @@ import json
 import anndata
 import h5py
 import numpy as np
+import pandas as pd
 import pytest
 import scanpy
 import scipy.sparse as sparse
@@ -62,32 +63,107 @@ def assert_results(path, labels, prefix="langcell"):
     return data
 
 
-@pytest.mark.parametrize(
-    "form", [dict(), dict(x=sparse.csc_matrix, layer=sparse.csc_matrix), dict(x=np.asarray)], ids=["csr", "csc", "dense"]
-)
-@pytest.mark.parametrize("compression", [None, "gzip"])
-def test_everything_in_the_input_is_unchanged(made, tmp_path, form, compression):
+def only_counts(data, x=sparse.csr_matrix):
+    """Counts in X and nowhere else."""
+    data.X = x(data.layers["counts"])
+    data.layers, data.raw = {}, None
+
+
+def counts_of(kind):
+    def change(data):
+        only_counts(data)
+        data.X = data.X.astype(kind)
+
+    return change
+
+
+def cellxgene(data):
+    """Columns and facts that CELLxGENE's files have."""
+    data.obs["cell_type_ontology_term_id"] = pd.Categorical(["CL:0000236"] * data.n_obs)
+    data.obs["is_primary_data"] = True
+    data.var["feature_is_filtered"] = np.arange(data.n_vars) % 9 == 0
+    data.uns["schema_version"], data.uns["title"], data.uns["default_embedding"] = "5.2.0", "Some cells", "X_pca"
+
+
+def rewritten(file, name, values, **more):
+    attributes = dict(file[name].attrs)
+    del file[name]
+    made = file.create_dataset(name, data=values, **more)
+    made.attrs.update(attributes)
+
+
+def long_indices(file):
+    for part in ("indices", "indptr"):
+        rewritten(file, f"X/{part}", file[f"X/{part}"][:].astype(np.int64))
+
+
+def unsorted_columns(file):
+    columns, values, starts = file["X/indices"][:], file["X/data"][:], file["X/indptr"][:]
+    for begin, end in zip(starts[:-1], starts[1:], strict=True):
+        columns[begin:end], values[begin:end] = columns[begin:end][::-1].copy(), values[begin:end][::-1].copy()
+    rewritten(file, "X/indices", columns)
+    rewritten(file, "X/data", values)
+
+
+def names_of_fixed_width(file):
+    rewritten(file, "obs/_index", file["obs/_index"].asstr()[:].astype("S12"))
+
+
+def small_chunks(file):
+    rewritten(file, "X/data", file["X/data"][:], chunks=(7,), compression="gzip", shuffle=True)
+
+
+FORMS = {"csr": {}, "csc": {"x": sparse.csc_matrix, "layer": sparse.csc_matrix}, "dense": {"x": np.asarray}}
+FILES = {  # form, compression, a change of the data, a change of the file
+    f"{form}, {compression or 'plain'}, {age}": (kwargs, compression, None, change)
+    for form, kwargs in FORMS.items()
+    for compression in (None, "gzip", "lzf")
+    for age, change in (("now", None), ("anndata 0.7", as_anndata_07))
+} | {
+    "counts in X": ({}, "gzip", only_counts, None),
+    "counts in X by columns": ({}, "gzip", lambda data: only_counts(data, sparse.csc_matrix), None),
+    "counts in a dense X": ({}, "gzip", lambda data: only_counts(data, lambda x: x.toarray()), None),
+    "uint16 counts": ({}, None, counts_of(np.uint16), None),
+    "int64 counts": ({}, None, counts_of(np.int64), None),
+    "float64 counts": ({}, None, counts_of(np.float64), None),
+    "CELLxGENE": ({}, "gzip", cellxgene, None),
+    "64-bit indices": ({}, None, only_counts, long_indices),
+    "unsorted columns": ({}, None, only_counts, unsorted_columns),
+    "names in two languages": ({}, None, lambda data: data.obs.rename(columns={"note": "Σχόλιο", "score": "Punktzahl (ä)"}, inplace=True), None),
+    "names of fixed width": ({}, None, only_counts, names_of_fixed_width),
+    "chunks of seven": ({}, None, only_counts, small_chunks),
+}
+
+
+def test_there_are_thirty_files():
+    assert len(FILES) == 30
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_everything_in_the_input_is_unchanged(made, tmp_path, name):
     annotate, ids, labels = made
-    rich(ids=ids, **form).write_h5ad(tmp_path / "in.h5ad", compression=compression)
+    form, compression, change, rewrite = FILES[name]
+    data = rich(ids=ids, **form)
+    if change:
+        change(data)
+    if rewrite is as_anndata_07:
+        data.obs = data.obs.drop(columns=["partly", "flags"])  # newer than 0.7
+    data.write_h5ad(tmp_path / "in.h5ad", compression=compression)
+    if rewrite is as_anndata_07:
+        as_anndata_07(tmp_path / "in.h5ad")
+    elif rewrite:
+        with h5py.File(tmp_path / "in.h5ad", "r+") as file:
+            rewrite(file)
     before = hashlib.sha256((tmp_path / "in.h5ad").read_bytes()).hexdigest()
     annotate(tmp_path / "in.h5ad", tmp_path / "out.h5ad")
     assert hashlib.sha256((tmp_path / "in.h5ad").read_bytes()).hexdigest() == before
     assert_unchanged(tmp_path / "in.h5ad", tmp_path / "out.h5ad")
-    assert_results(tmp_path / "out.h5ad", labels)
+    found = assert_results(tmp_path / "out.h5ad", labels)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.h5ad", "out.h5ad"]
-
-
-def test_legacy_categoricals_survive_the_new_columns(made, tmp_path):
-    annotate, ids, labels = made
-    data = rich(ids=ids)
-    data.obs = data.obs.drop(columns=["partly", "flags"])  # newer than 0.7
-    data.write_h5ad(tmp_path / "in.h5ad")
-    as_anndata_07(tmp_path / "in.h5ad")
-    annotate(tmp_path / "in.h5ad", tmp_path / "out.h5ad")
-    assert_unchanged(tmp_path / "in.h5ad", tmp_path / "out.h5ad")
-    assert assert_results(tmp_path / "out.h5ad", labels).obs["quality"].cat.ordered
-    with h5py.File(tmp_path / "out.h5ad") as file:
-        assert file["obs"].attrs["encoding-version"] == "0.1.0" and "__categories" in file["obs"]
+    if rewrite is as_anndata_07:
+        assert found.obs["quality"].cat.ordered
+        with h5py.File(tmp_path / "out.h5ad") as file:
+            assert file["obs"].attrs["encoding-version"] == "0.1.0" and "__categories" in file["obs"]
 
 
 def test_results_are_overwritten_only_when_asked(made, tmp_path):
