@@ -2,6 +2,7 @@
 
 import fcntl
 import random
+import shutil
 import signal
 import subprocess
 import time
@@ -64,12 +65,35 @@ def test_killed_at_any_time_it_goes_on_and_ends_the_same(binary, made, undisturb
         went_on += "are there from before" in run.communicate()[1]
         if out.exists():
             break
-    if not out.exists():
+    if entries(tmp_path) != ["out.h5ad"]:
         done = subprocess.run(command(binary, made, out), check=True, capture_output=True, text=True)
         went_on += "are there from before" in done.stderr
     assert went_on > 0
     assert_same(undisturbed, out)
     assert entries(tmp_path) == ["out.h5ad"]
+
+
+def test_killed_between_output_and_cleaning_it_only_cleans(binary, made, undisturbed, tmp_path):
+    out, work, kept = tmp_path / "out.h5ad", tmp_path / "out.h5ad.partial", tmp_path / "kept"
+    run = subprocess.Popen(command(binary, made, out), stderr=subprocess.DEVNULL)
+    wait_for(work / "z.bin", 128 * 2600, run)
+    run.kill()
+    run.wait()
+    shutil.copytree(work, kept)
+    subprocess.run(command(binary, made, out), check=True, capture_output=True)
+    whole = out.read_bytes()
+    shutil.copytree(kept, work)  # as after a kill behind the output's appearing
+    subprocess.run(command(binary, made, out), check=True, capture_output=True)
+    assert out.read_bytes() == whole and entries(tmp_path) == ["kept", "out.h5ad"]
+
+    shutil.copytree(kept, work)  # an output of somebody else
+    out.write_bytes(whole[:-1] + b"x")
+    refused = subprocess.run(command(binary, made, out), capture_output=True, text=True)
+    assert refused.returncode == 2 and "exists already" in refused.stderr
+    assert out.read_bytes() == whole[:-1] + b"x" and entries(work) == entries(kept)
+    (work / "z.bin").write_bytes(b"")  # work that is not done is not of an output that is there
+    refused = subprocess.run(command(binary, made, out), capture_output=True, text=True)
+    assert refused.returncode == 2 and "exists already" in refused.stderr
 
 
 def test_stopped_it_says_that_the_same_command_goes_on(binary, made, undisturbed, tmp_path):

@@ -166,6 +166,7 @@ void run_annotate(const Flags& f) {
   const LoadedModel model = load_model(f.model, {.storage = precision_of(f.common, Work::inference), .queue = queue_of(f.common)});
   CellRunOptions options;
   options.out = f.out, options.existing = results.existing, options.low_coverage = f.counts.low_coverage(), options.texts = &texts;
+  options.only_finish = perhaps_finished(results);
   options.annotate.alpha = f.alpha, options.annotate.top_k = f.top_k,
   options.annotate.temperature = static_cast<float>(model.facts.temperature);
   options.annotate.score = f.score == "logit" ? ScoreKind::logit : ScoreKind::published;
@@ -180,7 +181,9 @@ void run_annotate(const Flags& f) {
   }
   run.run();
   const std::vector<CellLabel> labels = run.labels();
-  write(*open_results(results, counts), f, facts(f, model, texts, run, counts), texts, run, labels);
+  const ResultsSetup where = where_to_write(results);
+  write(*open_results(where, counts), f, facts(f, model, texts, run, counts), texts, run, labels);
+  require_finished(where.out, results);
   run.finish();
   summarise(f, texts, labels);
   end(f.common);

@@ -9,6 +9,7 @@
 #include "engine/errors.h"
 #include "models/langcell/data/batches.h"
 #include "tools/commands/command.h"
+#include "tools/commands/results.h"
 #include "train/stop.h"
 
 namespace lc {
@@ -179,6 +180,7 @@ void CellRun::run() {
   spool_ = std::make_unique<Spool>(options_.out, identity(),
                                    parts_of(options_.wanted, projection_, labels_, static_cast<std::uint64_t>(model_.config().cell.width)),
                                    options_.existing);
+  if (options_.only_finish && spool_->done() != cells()) refuse_existing(options_.out);
   const std::uint64_t there =
       spool_->done() == cells() ? cells() : spool_->done() / kCellsAtOnce * kCellsAtOnce;  // whole blocks: equal batches
   spool_->begin_at(there);

@@ -33,6 +33,7 @@ struct CellRunOptions {
   std::filesystem::path out;
   std::string about;  // all options that the results depend on, in any form
   Existing existing = Existing::refuse;
+  bool only_finish = false;  // the output is there: work that is not done would not be of it
   LowCoverage low_coverage = LowCoverage::refuse;
   const Texts* texts = nullptr;  // with Wanted::labels
   AnnotateOptions annotate;

@@ -34,6 +34,7 @@ void run_embed(const Flags& f) {
   CellRunOptions options;
   options.wanted = f.cls ? Wanted::embeddings_and_cls : Wanted::embeddings;
   options.out = f.out, options.existing = results.existing, options.low_coverage = f.counts.low_coverage();
+  options.only_finish = perhaps_finished(results);
   options.about =
       fmt::format("embed {} {} {} {}", f.cls, name_of(precision_of(f.common, Work::inference)), f.common.device, instruction_set());
   options.say = [&](const std::string& line) { say(f.common, line); };
@@ -44,7 +45,8 @@ void run_embed(const Flags& f) {
     return end(f.common);
   }
   run.run();
-  const std::unique_ptr<Results> out = open_results(results, counts);
+  const ResultsSetup where = where_to_write(results);
+  const std::unique_ptr<Results> out = open_results(where, counts);
   if (run.projection() > 0) out->obsm("X_langcell", run.projection(), run.z());
   if (f.cls) out->obsm("X_langcell_cls", static_cast<std::uint64_t>(model.config().cell.width), run.cls());
   out->uns("langcell", {{"version", build::kVersion},
@@ -54,6 +56,7 @@ void run_embed(const Flags& f) {
                         {"counts_known", run.figures().counts_known},
                         {"breadth", run.figures().breadth}});
   out->commit();
+  require_finished(where.out, results);
   run.finish();
   if (f.common.json)
     fmt::print("{}\n", nlohmann::ordered_json{{"out", f.out.string()}, {"cells", run.cells()}, {"width", run.projection()}}.dump());

@@ -203,12 +203,33 @@ Form form_of(const fs::path& out) {
 
 }  // namespace
 
+bool perhaps_finished(const ResultsSetup& setup) {
+  return setup.existing == Existing::refuse && fs::is_regular_file(setup.out) && fs::is_directory(setup.out.string() + ".partial");
+}
+
+ResultsSetup where_to_write(const ResultsSetup& setup) {
+  ResultsSetup where = setup;
+  if (perhaps_finished(setup))
+    where.out = fs::path(setup.out.string() + ".partial") / setup.out.filename(), where.existing = Existing::replace;
+  return where;
+}
+
+void require_finished(const fs::path& written, const ResultsSetup& setup) {
+  if (written == setup.out) return;
+  const bool equal = sha256_of_file(written) == sha256_of_file(setup.out);
+  fs::remove(written);
+  if (!equal) refuse_existing(setup.out);
+}
+
+void refuse_existing(const fs::path& out) {
+  throw UsageError(fmt::format("{}: exists already; choose another --out or add --overwrite", out.string()));
+}
+
 void require_results_can_be_written(const ResultsSetup& setup, std::span<const std::string> keys) {
   const Form form = form_of(setup.out);
   refuse_same_file(setup.input, setup.out);
   if (setup.existing == Existing::replace) return;
-  if (fs::exists(setup.out))
-    throw UsageError(fmt::format("{}: exists already; choose another --out or add --overwrite", setup.out.string()));
+  if (fs::exists(setup.out) && !perhaps_finished(setup)) refuse_existing(setup.out);
   if (form != Form::h5ad || is_tenx(setup.input)) return;
   if (const auto there = keys_present(setup.input, keys); !there.empty())
     throw UsageError(

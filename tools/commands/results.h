@@ -34,6 +34,14 @@ struct ResultsSetup {
   Existing existing = Existing::refuse;
 };
 
+// A kill can fall between the output's appearing and the removal of OUT.partial/. When both are there, the same command writes the results
+// once more, beside the work, and has nothing to do when the files are equal.
+bool perhaps_finished(const ResultsSetup& setup);
+ResultsSetup where_to_write(const ResultsSetup& setup);  // OUT, or a file in OUT.partial/ when it is perhaps finished
+void require_finished(const std::filesystem::path& written,
+                      const ResultsSetup& setup);  // removes that file; UsageError: OUT exists and is another one
+[[noreturn]] void refuse_existing(const std::filesystem::path& out);
+
 // Before any work: UsageError for a name of another kind, an output that exists or is the input, keys that the input has already
 // (`keys`: "obs/langcell_label" …) under Existing::refuse.
 void require_results_can_be_written(const ResultsSetup& setup, std::span<const std::string> keys);
