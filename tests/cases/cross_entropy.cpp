@@ -61,6 +61,7 @@ std::vector<OpCase> cross_entropy_cases() {
       make("logits in the hundreds", {7, 33, 65, 65, 30}),
       make("rows of whole 16 bytes", {67, 40, 200, 256}),
       make("rows of whole 16 bytes, several spans of the vocabulary", {5, 8, 4200, 4224, 0.5}),
+      make("rows of whole 16 bytes, a depth of several steps", {35, 264, 130, 192, 0.2}),
       make("no rows", {0, 5, 7, 64}),
       make("small, masked genes of 16 cells of 256", {600, 256, 25427, 25472, 0.1}),
       make("langcell, masked genes of 16 cells of 2048", {4912, 512, 25427, 25472, 0.1}),

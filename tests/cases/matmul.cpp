@@ -67,9 +67,9 @@ OpCase of_a_slice() {
 }
 
 // Two products share x, w and b: each gradient is added to what is there.
-OpCase used_twice() {
-  const Setting once{.tokens = 35, .in = 65, .out = 7}, again{.tokens = 35, .in = 65, .out = 7, .activation = Activation::gelu};
-  OpCase c = make("two products of one x, w and b", once);
+OpCase used_twice(const std::string& name, std::int64_t tokens) {
+  const Setting once{.tokens = tokens, .in = 65, .out = 7}, again{.tokens = tokens, .in = 65, .out = 7, .activation = Activation::gelu};
+  OpCase c = make(name, once);
   c.run = [=](const std::vector<Tensor>& in) { return add(linear(in[0], in[1], in[2]), linear(in[0], in[1], in[2], again.activation)); };
   c.reference = [=](const std::vector<Values>& in) {
     Values y = reference(once, in);
@@ -100,7 +100,8 @@ std::vector<OpCase> matmul_cases() {
       make("many inputs", {.tokens = 3, .in = 1030, .out = 65}),
       make("no rows", {.tokens = 0, .in = 5, .out = 7, .activation = gelu}),
       of_a_slice(),
-      used_twice(),
+      used_twice("two products of one x, w and b", 35),
+      used_twice("two products of one x, w and b, a depth the twin of the library takes", 36),
       benchmark("small: query, key and value", {.tokens = 8192, .in = 256, .out = 768}),
       benchmark("small: attention output, no bias", {.tokens = 8192, .in = 256, .out = 256, .bias = Bias::none}),
       benchmark("small: first feed-forward, relu", {.tokens = 8192, .in = 256, .out = 512, .activation = relu}),

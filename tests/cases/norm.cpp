@@ -75,8 +75,8 @@ OpCase make(const std::string& name, const Setting& s) {
   return c;
 }
 
-OpCase its_own_residual() {
-  OpCase c = make("x is its own residual", {.lengths = {33}, .columns = 65});
+OpCase its_own_residual(const std::string& name, std::int64_t columns) {
+  OpCase c = make(name, {.lengths = {33}, .columns = columns});
   c.run = [](const std::vector<Tensor>& in) {
     return residual_norm({.x = in[0], .residual = in[0], .bias = {}, .weight = in[1], .shift = in[2]});
   };
@@ -89,9 +89,9 @@ OpCase its_own_residual() {
 }
 
 // The parameters of one norm serve two: their gradients are added to what is there.
-OpCase used_twice() {
-  const Setting s{.lengths = {65}, .columns = 33, .residual = true, .bias = true};
-  OpCase c = make("one norm after another with the same parameters", s);
+OpCase used_twice(const std::string& name, std::int64_t columns) {
+  const Setting s{.lengths = {65}, .columns = columns, .residual = true, .bias = true};
+  OpCase c = make(name, s);
   const auto once = c.run;
   c.run = [=](const std::vector<Tensor>& in) { return once({once(in), in[1], in[2], in[3], in[4]}); };
   const auto reference_of_one = c.reference;
@@ -159,8 +159,10 @@ std::vector<OpCase> norm_cases() {
       make("sixteen columns at a time", {.lengths = ragged(5, 40, 5), .columns = 48, .dropout = 0.1f, .residual = true, .bias = true}),
       make("more columns than a warp takes at once", {.lengths = {19}, .columns = 560, .dropout = 0.1f, .residual = true}),
       make("no rows", {.lengths = {}, .columns = 5, .dropout = 0.1f, .residual = true, .bias = true}),
-      its_own_residual(),
-      used_twice(),
+      its_own_residual("x is its own residual", 65),
+      its_own_residual("x is its own residual, sixteen columns at a time", 48),
+      used_twice("one norm after another with the same parameters", 33),
+      used_twice("one norm after another with the same parameters, sixteen columns at a time", 48),
       far_from_zero(),
       unit("unit length, one element", 1, 1),
       unit("unit length, odd sizes", 65, 33),

@@ -40,7 +40,7 @@ struct Running {  // a wgmma nobody waited for yet; several in a row on one accu
   float* d;
   std::vector<float> result;
   std::vector<std::pair<const std::uint32_t*, std::array<std::uint32_t, 4>>> operands;  // registers that must not change
-  std::vector<int> cells;                                                               // read by the warp, kept by its first lane
+  std::vector<std::pair<int, int>> cells;  // (group, cell) read by the warp, kept by its first lane
   int group;
 };
 

@@ -137,7 +137,7 @@ void wgmma_all(Slot& s) {
       mine.d[i] = NAN;
     }
     r.group = w.threads[lane]->product_groups;
-    if (lane == 0) r.cells.insert(r.cells.end(), cells.begin(), cells.end());
+    for (std::size_t i = 0; lane == 0 && i < cells.size(); ++i) r.cells.push_back({r.group, cells[i]});
   }
 }
 
@@ -207,14 +207,19 @@ void wgmma_commit() { ++block->current->product_groups; }
 void wgmma_wait(int may_go_on) {
   Thread& t = *block->current;
   t.fenced = false;
-  const auto done = [&](const Running& r) { return r.group < t.product_groups - may_go_on; };
-  for (const Running& r : t.products) {
+  const int first_open = t.product_groups - may_go_on;
+  const auto done = [&](const Running& r) { return r.group < first_open; };
+  for (Running& r : t.products) {
+    // An accumulator may be in several groups; what the finished ones read may be written over, though the sum is not there yet.
+    std::erase_if(r.cells, [&](const auto& read) {
+      if (read.first < first_open) --block->cells[static_cast<std::size_t>(read.second)].products;
+      return read.first < first_open;
+    });
     if (!done(r)) continue;
     for (const auto& [registers, then] : r.operands) {
       if (!std::equal(then.begin(), then.end(), registers)) fail("an operand in registers changed while its wgmma ran");
     }
     std::copy(r.result.begin(), r.result.end(), r.d);
-    for (const int cell : r.cells) --block->cells[static_cast<std::size_t>(cell)].products;
   }
   t.products.erase(std::remove_if(t.products.begin(), t.products.end(), done), t.products.end());
 }
