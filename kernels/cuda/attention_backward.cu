@@ -310,20 +310,24 @@ void run_tiles(const Queue& queue, const AttentionBackward<bf16>& a) {
 }
 
 template <int D, class T>
-void run(const Queue& queue, const AttentionBackward<T>& a) {
+void start_delta(const Queue& queue, const AttentionBackward<T>& a) {
   if constexpr (dtype_of<T> == DType::bf16) {
     if (fits_tiles(a.o) && fits_tiles(a.d_o)) {
       const Grid grid{dim3(static_cast<unsigned>(ceil_div(a.q.rows * a.heads * (D / 8), kAttentionThreads))), dim3(kAttentionThreads)};
-      launch("attention_delta_rows_kernel", attention_delta_rows_kernel<D>, grid, queue, a);
-    } else {
-      launch("attention_delta_kernel", attention_delta_kernel<D, T>, by_rows(a.q.rows, a.heads), queue, a);
+      return launch("attention_delta_rows_kernel", attention_delta_rows_kernel<D>, grid, queue, a);
     }
+  }
+  launch("attention_delta_kernel", attention_delta_kernel<D, T>, by_rows(a.q.rows, a.heads), queue, a);
+}
+
+template <int D, class T>
+void run(const Queue& queue, const AttentionBackward<T>& a) {
+  start_delta<D>(queue, a);
+  if constexpr (dtype_of<T> == DType::bf16) {
     const bool aligned = fits_tiles(a.q) && fits_tiles(a.k) && fits_tiles(a.v) && fits_tiles(a.d_o) && fits_tiles(a.dq.to) &&
                          fits_tiles(a.dk.to) && fits_tiles(a.dv.to);
     if (aligned && sm90::attention_backward(queue, a)) return;
     if (aligned) return a.dropout.rate > 0 ? run_tiles<D, true>(queue, a) : run_tiles<D, false>(queue, a);
-  } else {
-    launch("attention_delta_kernel", attention_delta_kernel<D, T>, by_rows(a.q.rows, a.heads), queue, a);
   }
   if (a.dq)
     launch("attention_query_gradient_plain_kernel", attention_query_gradient_plain_kernel<D, T>, by_rows(a.q.rows, a.heads), queue, a);

@@ -39,7 +39,7 @@ __device__ __forceinline__ std::uint32_t kept_bits(const KeepStrip& strip) {
   return kept;
 }
 
-// Draws the mask of all strips of `a`; `room` owns the words.
+// Draws the mask of all strips of `a`, and owns the words.
 struct KeptBitsRoom {
   KeptBitsRoom(const Queue& queue, const kernels::AttentionBackward<bf16>& a);
   Scratch<std::uint32_t> words;
