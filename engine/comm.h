@@ -3,7 +3,6 @@
 #include <cstdint>
 #include <memory>
 #include <span>
-#include <string>
 #include <vector>
 
 namespace lc {
@@ -20,9 +19,10 @@ class Communicator {
   virtual std::vector<std::int64_t> all_gather_rows(std::span<const std::int64_t> values) = 0;
   virtual void broadcast(std::span<std::byte> bytes, int from) = 0;
   virtual void barrier() = 0;
-  virtual void abort(const std::string& reason) = 0;  // tells the others to leave; PeerError there
+  virtual void abort(int exit_code) = 0;  // ends all ranks at once; between processes it does not return
 };
 
 std::unique_ptr<Communicator> comm_alone();  // one rank: every collective is the identity
+std::unique_ptr<Communicator> comm_mpi();    // processes started by mpirun or srun, data in host memory; UsageError in a build without MPI
 
 }  // namespace lc

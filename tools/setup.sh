@@ -18,7 +18,7 @@ done
 
 # ocl-icd-opencl-dev: the CMake files of Debian's oneDNN look for OpenCL.
 packages=(g++ cmake ninja-build ccache pkg-config libdnnl-dev ocl-icd-opencl-dev libhwy-dev libhdf5-dev libfmt-dev libcli11-dev libtomlplusplus-dev nlohmann-json3-dev
-  libutf8proc-dev libboost-context-dev libssl-dev zlib1g-dev libdeflate-dev liblzf-dev libgtest-dev libbenchmark-dev python3 python3-venv)
+  libutf8proc-dev libboost-context-dev libssl-dev zlib1g-dev libdeflate-dev liblzf-dev libopenmpi-dev openmpi-bin libgtest-dev libbenchmark-dev python3 python3-venv)
 
 missing_packages() {
   local package

@@ -13,6 +13,7 @@
 #include "engine/machine.h"
 #include "engine/memory.h"
 #include "train/checkpoint.h"
+#include "train/exits.h"
 #include "train/schedule.h"
 #include "train/start_model.h"
 #include "train/step.h"
@@ -35,6 +36,9 @@ class Run {
  private:
   void resolve_precision();
   void compare_manifest() const;
+  bool writes() const { return ranks_.rank() == 0; }  // the others compute and are silent
+  void compare_ranks();
+  void create_folder();
   void open_folder();
   void write_manifest_json() const;
   void hold_out();
@@ -44,6 +48,7 @@ class Run {
   void run_stage(int stage);
   void warn_of_one_group(int stage, std::int64_t step);
   void checkpoint(int stage, std::int64_t step);
+  bool any_asked();
   void finish();
   StepRecord record(int stage, std::int64_t step, const StepResult& r, double lr, double step_seconds) const;
   LangCell::Parts trained_parts(int stage) const;
@@ -114,8 +119,22 @@ void Run::write_manifest_json() const {
   write_file(setup_.run / "manifest.json", manifest.dump(2) + "\n");
 }
 
-// New run: an empty folder, its configuration and manifest. Resumed run: the same configuration, the newest whole checkpoint.
-void Run::open_folder() {
+// All ranks were built, configured and fed alike, or their numbers would be of different runs.
+void Run::compare_ranks() {
+  if (ranks_.size() == 1) return;
+  std::string alike = fmt::format("{} {} {}\n{}", build::kVersion, build::kCompiler, instruction_set(), to_toml(options_));
+  for (const Corpus& c : data_.corpora()) alike += c.content_hash();
+  const auto own = static_cast<std::int64_t>(fnv1a(alike));
+  const std::vector<std::int64_t> all = ranks_.all_gather_rows(std::span(&own, 1));
+  for (std::size_t r = 1; r < all.size(); ++r) {
+    if (all[r] != all[0])
+      throw UsageError(fmt::format(
+          "rank {} differs from rank 0 in version, instruction set, configuration or corpus; start all ranks with the same", r));
+  }
+}
+
+// New run: an empty folder. Resumed run: the same configuration, the newest whole checkpoint. Rank 0 alone writes.
+void Run::create_folder() {
   std::error_code failed;
   const bool occupied = fs::exists(setup_.run) && !fs::is_empty(setup_.run, failed);
   if (occupied && setup_.resume == Resume::no)
@@ -124,19 +143,28 @@ void Run::open_folder() {
   if (failed)
     throw ResourceError(fmt::format("{}: cannot create the run folder: {}; choose another --run", setup_.run.string(), failed.message()));
   lock_ = std::make_unique<FolderLock>(setup_.run);
+  forget_exits(setup_.run);
   remove_leftovers(setup_.run), remove_leftovers(setup_.run / "checkpoints");
   if (fs::exists(setup_.run / "config.resolved.toml")) require_resumable(read_options(setup_.run / "config.resolved.toml", {}), options_);
   const FoundCheckpoint found = newest_checkpoint(setup_.run / "checkpoints");
   for (const std::string& warning : found.warnings) setup_.warn(warning);
-  if (found.path) {
-    start_ = read_trainer_state(*found.path);
-    restore(*found.path, *model_);
-    setup_.say(fmt::format("resumed from {}", found.path->string()));
-  }
+  if (found.path) start_ = read_trainer_state(*found.path);
   cut_log(setup_.run / "train.jsonl", found.path ? start_.stage : 0, found.path ? start_.step : 0);
   write_file(setup_.run / "config.resolved.toml", to_toml(options_));
   write_manifest_json();
   log_ = std::make_unique<TrainLog>(setup_.run / "train.jsonl");
+}
+
+// What rank 0 found is where all begin.
+void Run::open_folder() {
+  if (writes()) create_folder();
+  std::int64_t from[] = {start_.stage, start_.step};
+  ranks_.broadcast(std::as_writable_bytes(std::span(from)), 0);
+  start_.stage = static_cast<int>(from[0]), start_.step = from[1];
+  if (start_.step == 0) return;
+  const fs::path checkpoint = setup_.run / "checkpoints" / checkpoint_name(start_.stage, start_.step);
+  restore(checkpoint, *model_);
+  setup_.say(fmt::format("resumed from {}", checkpoint.string()));
 }
 
 void Run::hold_out() {
@@ -222,6 +250,7 @@ LangCell::Parts Run::trained_parts(int stage) const {
 }
 
 void Run::checkpoint(int stage, std::int64_t step) {
+  if (!writes()) return;
   const TrainerState state{stage, step, static_cast<std::uint64_t>(options_.train.seed), ranks_.size()};
   write_checkpoint(setup_.run / "checkpoints", {*model_, facts_, state, to_toml(options_), trained_parts(stage)}, options_.checkpoint.keep);
 }
@@ -277,7 +306,7 @@ void Run::run_stage(int stage) {
       }
       line.epoch = static_cast<double>(n + 1) / static_cast<double>(order.batches_per_epoch());
       done_ += std::ssize(waiting);
-      if (logs) log_->write(line);
+      if (logs && log_) log_->write(line);
       progress_->update(line, done_before_ + done_);
       waiting.clear();
       since = Clock::now();
@@ -286,11 +315,12 @@ void Run::run_stage(int stage) {
     if (!held_out_.empty() && options_.validate.every > 0 && (is_due(options_.validate.every, n) || last)) {
       ValidationRecord v = validate(*model_, data_, ranks_, how, {held_out_, options_.train.batch_size});
       v.step = n + 1;
-      log_->write(v);
+      if (log_) log_->write(v);
     }
-    const bool asked = waiting.empty() && StopRequest::asked();
+    const bool asked = waiting.empty() && any_asked();
     if (asked || last || is_due(options_.checkpoint.every, n)) checkpoint(stage, n + 1);
     if (asked) {
+      ranks_.barrier();  // nobody leaves while rank 0 writes: a launcher may end what is left
       progress_->clear();
       throw Stopped(fmt::format("{}: stopped by {} after stage {}, step {}; the same command with --resume continues", setup_.run.string(),
                                 StopRequest::signal_name(), stage, n + 1));
@@ -301,13 +331,22 @@ void Run::run_stage(int stage) {
     setup_.warn(fmt::format("stage {}: in {} of {} steps all cells shared one text", stage, one_group_steps, steps - first));
 }
 
+// A signal may reach one rank before the others: all stop at the same step. Ranks on CPUs wait for nothing, so all come here every step.
+bool Run::any_asked() {
+  double asked = StopRequest::asked();
+  ranks_.all_reduce_sum(std::span<double>(&asked, 1));
+  return asked > 0;
+}
+
 void Run::finish() {
+  if (!writes()) return ranks_.barrier();
   facts_.history.push_back(fmt::format("langcell {}: pre-trained on {} cells, seed {}", build::kVersion,
                                        data_.cells() - std::ssize(held_out_), options_.train.seed));
   AtomicFolder folder(setup_.run / "model", Existing::replace);
   write_model(folder.partial_path(), *model_, facts_, trained_parts(options_.stage2.runs() ? 2 : 1));
   write_manifest(folder.partial_path());
   folder.commit();
+  ranks_.barrier();
 }
 
 PretrainOutcome Run::operator()() {
@@ -319,6 +358,7 @@ PretrainOutcome Run::operator()() {
   if (!options_.stage1.runs() && !options_.stage2.runs())
     throw UsageError("stage1.steps, stage2.steps: both stages are skipped, there is nothing to do");
   resolve_precision();
+  compare_ranks();
   compare_manifest();
   StartModel start = start_model(options_, data_, setup_.say, setup_.warn);
   model_ = std::move(start.model), facts_ = std::move(start.facts), cell_loaded_ = start.cell_loaded, text_loaded_ = start.text_loaded;

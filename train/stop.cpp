@@ -2,12 +2,14 @@
 
 #include <atomic>
 #include <csignal>
+#include <iterator>
 
 namespace lc {
 namespace {
 
 std::atomic<int> asked_by = 0;
-void (*before[2])(int) = {};
+constexpr int kSignals[] = {SIGINT, SIGTERM, SIGUSR1};
+void (*before[std::size(kSignals)])(int) = {};
 
 void remember(int number) {
   asked_by = number;
@@ -18,16 +20,16 @@ void remember(int number) {
 
 StopRequest::StopRequest() {
   asked_by = 0;
-  before[0] = std::signal(SIGINT, remember);
-  before[1] = std::signal(SIGTERM, remember);
+  for (std::size_t i = 0; i < std::size(kSignals); ++i) before[i] = std::signal(kSignals[i], remember);
 }
 
 StopRequest::~StopRequest() {
-  std::signal(SIGINT, before[0]);
-  std::signal(SIGTERM, before[1]);
+  for (std::size_t i = 0; i < std::size(kSignals); ++i) std::signal(kSignals[i], before[i]);
 }
 
 bool StopRequest::asked() { return asked_by != 0; }
-const char* StopRequest::signal_name() { return asked_by == SIGINT ? "SIGINT" : "SIGTERM"; }
+const char* StopRequest::signal_name() {
+  return asked_by == SIGINT ? "SIGINT" : asked_by == SIGTERM ? "SIGTERM" : asked_by == SIGUSR1 ? "SIGUSR1" : "another rank";
+}
 
 }  // namespace lc

@@ -33,7 +33,8 @@ ValidationRecord validate(LangCell& model, const Dataset& data, Communicator& ra
   Mean loss, mgm, cell_cell, cell_text, matching;
   for (std::int64_t begin = 0; begin < std::ssize(cells); begin += setup.batch_size) {
     const std::int64_t end = std::min<std::int64_t>(std::ssize(cells), begin + setup.batch_size);
-    const Samples batch(cells.begin() + begin, cells.begin() + end);
+    const auto share_begin = [&](int r) { return cells.begin() + begin + (end - begin) * r / ranks.size(); };
+    const Samples batch(share_begin(ranks.rank()), share_begin(ranks.rank() + 1));
     const StepResult r = step.run(static_cast<std::uint32_t>(begin / setup.batch_size), {batch}, 0, Update::losses_only);
     const auto weight = static_cast<double>(end - begin);
     loss.add(r.loss, weight), mgm.add(r.mgm, weight), cell_cell.add(r.cell_cell, weight), cell_text.add(r.cell_text, weight),
@@ -43,7 +44,7 @@ ValidationRecord validate(LangCell& model, const Dataset& data, Communicator& ra
 
   std::vector<TokenList> sequences;
   std::vector<std::int32_t> truth;
-  for (const std::int64_t cell : cells) {
+  for (const std::int64_t cell : ranks.rank() == 0 ? cells : Samples()) {
     if (!rule.cells_need_text() || data.group(cell) < 0) continue;
     sequences.push_back(data.sequence(cell, rule.max_cell_tokens)), truth.push_back(data.group(cell));
   }

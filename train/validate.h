@@ -11,6 +11,7 @@ struct ValidationSetup {
   std::int64_t most_cells = 1024;  // the first ones in their order, for time
 };
 
+// Losses are those of all ranks; recall and accuracy are computed on rank 0 and absent on the others.
 ValidationRecord validate(LangCell& model, const Dataset& data, Communicator& ranks, const StepRule& rule, const ValidationSetup& setup);
 
 }  // namespace lc
