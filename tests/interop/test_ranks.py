@@ -50,13 +50,18 @@ def finish(process, code=0, within=120):
     return said
 
 
+def run_both(first, second):
+    words = ["mpirun", "-np", "1", *first, ":", "-np", "1", *second]
+    return subprocess.run(words, env=ENVIRONMENT, capture_output=True, text=True, timeout=60)
+
+
 def train(ranks, binary, corpus, run, *more, code=0):
     return finish(start(ranks, binary, corpus, run, *more), code)
 
 
 def losses(run):
     lines = [json.loads(line) for line in (run / "train.jsonl").read_text().splitlines()]
-    return [line["loss"] for line in lines if "event" not in line]
+    return [line["loss"] for line in lines]
 
 
 def children_of(pid):
@@ -164,16 +169,14 @@ def test_a_run_goes_on_with_another_number_of_ranks(binary, corpus, alone, tmp_p
 def test_a_rank_that_fails_alone_takes_the_others_with_it(binary, corpus, tmp_path):  # noqa: F811
     one = rank_command(binary, corpus, tmp_path / "run")
     other = [word.replace("c.h5", "absent.h5") for word in one]
-    done = subprocess.run(["mpirun", "-np", "1", *one, ":", "-np", "1", *other], env=ENVIRONMENT, capture_output=True, text=True, timeout=60)
+    done = run_both(one, other)
     assert done.returncode == 3, done.stderr
     assert "rank 1: error: " in done.stderr and "absent.h5" in done.stderr
 
 
 def test_ranks_that_differ_refuse_to_run(binary, corpus, tmp_path):  # noqa: F811
     one = rank_command(binary, corpus, tmp_path / "run")
-    done = subprocess.run(
-        ["mpirun", "-np", "1", *one, ":", "-np", "1", *one, "--set", "train.seed=5"], env=ENVIRONMENT, capture_output=True, text=True, timeout=60
-    )
+    done = run_both(one, [*one, "--set", "train.seed=5"])
     assert done.returncode == 2, done.stderr
     assert "rank 1 differs from rank 0" in done.stderr
     assert not (tmp_path / "run").exists()
