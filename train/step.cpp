@@ -72,7 +72,7 @@ PendingStep Step::begin(std::uint32_t number, const std::vector<Samples>& micro_
   chance_ = chance_of_step(rule_.seed, rule_.stage, number);
   const bool training = update != Update::losses_only;
   GlobalBatch batch = assemble(micro_batches);
-  const bool once = batch.micro.size() == 1 && ranks_.size() == 1;  // then (a) is recorded and (c) has nothing to repeat
+  const bool once = batch.micro.size() == 1;  // then (a) is recorded and (c) has nothing to repeat
 
   // (a)
   auto tape = std::make_unique<Tape>();
