@@ -6,6 +6,7 @@ One JSON line a point goes to the log; points that are there already are not tri
 save      a kill at each call of one checkpoint save; the run then resumed must end in the same weights, byte by byte
 annotate  a kill at each call of one annotate; the same command must then end in the same file, byte by byte
 run       a kill of a training run at a time drawn by chance; resumed, the same weights
+ranks     a kill of one rank of three at a time drawn by chance: all must be gone within five seconds; resumed, the same weights
 ERRNO-save, ERRNO-annotate, ERRNO-start   the n-th call fails: exit code and one line, or a finished run with the same result; nothing else left
 """
 
@@ -29,6 +30,8 @@ TOP = pathlib.Path(__file__).resolve().parents[1]
 CODES = {2, 3, 4, 5, 75}
 CHANGING = "open,write,pwrite,fsync,ftruncate,rename,mkdir,unlink,close"
 ALL = CHANGING + ",read"
+RANKS_ENVIRONMENT = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1", "OMPI_MCA_mpi_yield_when_idle": "1",
+                     "OMPI_MCA_rmaps_base_oversubscribe": "1", "OMPI_MCA_hwloc_base_binding_policy": "none"}
 FAULTS = {"enospc": (errno.ENOSPC, CHANGING), "edquot": (errno.EDQUOT, CHANGING), "eio": (errno.EIO, ALL), "eintr": (errno.EINTR, "open,write,pwrite,read"),
           "short": ("short", "write,pwrite,read"), "enomem": (errno.ENOMEM, "malloc")}
 
@@ -71,6 +74,16 @@ class Bench:
                   f"stage2.steps={steps}", 'stage2.decay="constant"', "stage2.warmup=0", f"checkpoint.every={every}", "checkpoint.keep=2", "train.log_every=1",
                   f'data.corpus=["{self.folder}/c.h5"]']
         return ["pretrain", "--run", run, "--quiet", "--threads", 1, "--resume", *(word for v in values for word in ("--set", v))]
+
+    def learn_ranks(self):
+        """What three undisturbed ranks make of it, and in what time."""
+        run = self.folder / "three"
+        shutil.rmtree(run, ignore_errors=True)
+        begin = time.monotonic()
+        done = subprocess.run(of_ranks(self, run), env=os.environ | RANKS_ENVIRONMENT, capture_output=True, text=True)
+        if done.returncode:
+            sys.exit(f"chaos: three ranks: {done.stderr}")
+        self.ranks_seconds, self.ranks_weights = time.monotonic() - begin, hashes(run / "model", "*.safetensors")
 
     def annotate(self, out):
         return ["annotate", self.folder / "a.h5ad", "--model", self.folder / "whole/model", "--texts", self.folder / "t.json", "--threads", 1, "--out", out]
@@ -141,6 +154,41 @@ def run_point(bench, number):
         return {"killed": kills > 0, "right": right, "said": done.stderr.strip()[-200:]}
 
 
+def state_of(process):
+    """The parent and the letter that says whether it runs; none when it is gone."""
+    try:
+        with open(f"/proc/{process}/stat") as stat:
+            words = stat.read().rsplit(")", 1)[1].split()
+        return int(words[1]), words[0]
+    except OSError:
+        return None
+
+
+def of_ranks(bench, run):
+    return ["mpirun", "-np", "3", *map(str, (bench.binary, *bench.training(run, 12))), "--set", "train.batch_size=12"]
+
+
+def ranks_point(bench, number):
+    chance = random.Random(number)
+    environment = os.environ | RANKS_ENVIRONMENT
+    with tempfile.TemporaryDirectory(dir=bench.folder) as folder:
+        run = pathlib.Path(folder) / "run"
+        process = subprocess.Popen(of_ranks(bench, run), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(chance.uniform(0.2, 1.0) * bench.ranks_seconds)
+        ranks = [int(p) for p in os.listdir("/proc") if p.isdigit() and (state_of(p) or (0, ""))[0] == process.pid]
+        killed, begin = False, time.monotonic()
+        if ranks:
+            os.kill(chance.choice(sorted(ranks)), signal.SIGKILL)
+            killed = True
+        process.wait(timeout=60)
+        while any((state_of(p) or (0, "Z"))[1] != "Z" for p in ranks) and time.monotonic() - begin < 60:
+            time.sleep(0.01)
+        gone = time.monotonic() - begin
+        done = subprocess.run(of_ranks(bench, run), env=environment, capture_output=True, text=True, timeout=120)
+        same = done.returncode == 0 and hashes(run / "model", "*.safetensors") == bench.ranks_weights and not list(run.rglob("*.partial-*"))
+        return {"killed": killed and process.returncode != 0, "right": same and gone <= 5, "gone_s": round(gone, 3), "said": done.stderr.strip()[-200:]}
+
+
 def count(bench, kind, calls):
     with tempfile.TemporaryDirectory(dir=bench.folder) as folder:
         command, under, whole = bench.place(kind, pathlib.Path(folder))
@@ -157,6 +205,9 @@ def points(bench, campaign, every):
     """(number, what to do) for each point of a campaign."""
     if campaign == "run":
         return [(n, lambda n=n: run_point(bench, n)) for n in range(1, 1 + 1000 // every)]
+    if campaign == "ranks":
+        bench.learn_ranks()
+        return [(n, lambda n=n: ranks_point(bench, n)) for n in range(1, 1 + 300 // every)]
     if campaign in ("save", "annotate"):
         return [(n, lambda n=n: kill_point(bench, campaign, n)) for n in range(1, count(bench, campaign, ALL) + 1, every)]
     fault, kind = campaign.split("-")
@@ -165,7 +216,7 @@ def points(bench, campaign, every):
     return [(n, lambda n=n: fault_point(bench, kind, fault, n)) for n in range(1, total + 1, step)]
 
 
-CAMPAIGNS = ["save", "annotate", "run"] + [f"{fault}-{kind}" for kind in ("save", "annotate", "start") for fault in FAULTS]
+CAMPAIGNS = ["save", "annotate", "run", "ranks"] + [f"{fault}-{kind}" for kind in ("save", "annotate", "start") for fault in FAULTS]
 
 
 def table(log):
