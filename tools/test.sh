@@ -39,7 +39,7 @@ export OMP_WAIT_POLICY=passive # two tests at a time share the cores
 ctest --test-dir build/tests -j2 --output-on-failure --no-tests=error 2>&1 | tee build/ctest.log
 status=${PIPESTATUS[0]}
 
-.venv/bin/python -m pytest -q -rs tests/interop --ignore tests/interop/peers 2>&1 | tee build/pytest.log
+.venv/bin/python -m pytest -q -rs -n 2 --dist loadfile tests/interop --ignore tests/interop/peers 2>&1 | tee build/pytest.log
 python_status=${PIPESTATUS[0]}
 
 peers_status=0
