@@ -1,5 +1,5 @@
-// SIGINT, SIGTERM and SIGUSR1 (Slurm's warning) ask for a stop: the driver finishes its step, writes a checkpoint and leaves with 75. A second
-// signal ends at once.
+// SIGINT, SIGTERM and SIGUSR1 (Slurm's warning) ask for a stop: the driver finishes its step, writes a checkpoint and leaves with 75. A
+// second signal ends at once.
 #pragma once
 
 namespace lc {
