@@ -48,20 +48,23 @@ __global__ void __launch_bounds__(kWarps* kWarpSize, D > 64        ? 1
   Fragment<D / 8> o{};
   float top[2] = {-INFINITY, -INFINITY}, sum[2] = {0, 0};  // top before scaling
   const float scale = a.scale * kLog2e;
-  KeepStrip keep;
-  if constexpr (kDropout) keep.threshold = keep_threshold(a.dropout, key, head, first_row / 16);
-  for (int i = 0; i < tiles; ++i) {
-    if (i + 1 < tiles) load_keys(i + 1);
+  std::uint32_t threshold = 0;
+  if constexpr (kDropout) threshold = keep_threshold(a.dropout, key, head, first_row / 16);
+  const auto attend = [&](int i, auto cut) {
+    const bool more = kDropout ? i + 1 < tiles : !cut;
+    if (more) load_keys(i + 1);
     ptx::copy_async_commit();
     ptx::copy_async_wait<1>();
     __syncthreads();
     Fragment<8> s;
     product_of_rows<D>(s, q, 0, stage_k(i));
-    const int valid = k_span.length - i * kTile - 2 * t;  // keys of this tile from the lane's first column on
-#pragma unroll  // in every tile: a branch for the last one would cost the registers of a second block
-    for (int j = 0; j < 8; ++j) {
+    if constexpr (cut) {
+      const int valid = k_span.length - i * kTile - 2 * t;  // keys of this tile from the lane's first column on
 #pragma unroll
-      for (int e = 0; e < 4; ++e) s[j][e] = 8 * j + (e & 1) < valid ? s[j][e] : -INFINITY;
+      for (int j = 0; j < 8; ++j) {
+#pragma unroll
+        for (int e = 0; e < 4; ++e) s[j][e] = 8 * j + (e & 1) < valid ? s[j][e] : -INFINITY;
+      }
     }
     float shrink[2], minus_top[2];
 #pragma unroll
@@ -75,23 +78,36 @@ __global__ void __launch_bounds__(kWarps* kWarpSize, D > 64        ? 1
       top[half] = highest, minus_top[half] = -highest * scale;
       sum[half] *= shrink[half];
     }
-    if constexpr (kDropout) draw(keep, a.dropout, {key, head, first_row, i * kTile});
 #pragma unroll  // without it the fragments lie in local memory: no spill, but a stack frame
     for (int j = 0; j < 8; ++j) {
 #pragma unroll
       for (int e = 0; e < 4; ++e) {
-        const float p = ptx::exp2(fmaf(s[j][e], scale, minus_top[e / 2]));
-        sum[e / 2] += p;
-        s[j][e] = p;
-        if constexpr (kDropout) s[j][e] = keep.keeps(j, e) ? p : 0.0f;
+        s[j][e] = ptx::exp2(fmaf(s[j][e], scale, minus_top[e / 2]));
+        sum[e / 2] += s[j][e];
       }
     }
 #pragma unroll
     for (int j = 0; j < D / 8; ++j) o[j][0] *= shrink[0], o[j][1] *= shrink[0], o[j][2] *= shrink[1], o[j][3] *= shrink[1];
-    add_product<D>(o, s, stage_v(i));
-    __syncthreads();
+    if constexpr (kDropout) {
+      const BytesBelow below(threshold);
+      Philox bits;  // of 32 keys
+      add_product<D>(o, s, stage_v(i), [&](std::uint32_t(&weights)[4], int j) {
+        if (j % 4 == 0)
+          bits = attention_bits(a.dropout, key, head, first_row / 16, attention_column_block_and_lane(i * kTile / 32 + j / 4, lane));
+        drop_pairs(weights[0], weights[1], below(bits.word[j % 4]));
+        drop_pairs(weights[2], weights[3], below(bits.word[j % 4 + 1]));
+      });
+    } else {
+      add_product<D>(o, s, stage_v(i));
+    }
+    if (kDropout || more) __syncthreads();
+  };
+  if constexpr (kDropout) {  // every tile is cut: a second copy of the body would cost the registers of a second block
+    for (int i = 0; i < tiles; ++i) attend(i, std::true_type{});
+  } else {
+    for (int i = 0; i + 1 < tiles; ++i) attend(i, std::false_type{});
+    if (tiles > 0) attend(tiles - 1, std::true_type{});
   }
-  ptx::copy_async_wait<0>();
 
   const kernels::Strip to =
       a.queries.strips.all[kWarps * blockIdx.x + warp_of_block()];  // read again: to keep it would cost the registers of a block

@@ -56,13 +56,14 @@ __device__ __forceinline__ void product_of_rows(Fragment<8>& s, const Rows& a, i
     }
   }
 }
-// o (16 × D) += s (16 × 64) · b (64 × D)
-template <int D>
-__device__ __forceinline__ void add_product(Fragment<D / 8>& o, const Fragment<8>& s, const HeadTile<D>& b) {
+// o (16 × D) += s (16 × 64) · b (64 × D); `change` sees every operand, made of fragments j and j + 1, before it is multiplied.
+template <int D, class Change>
+__device__ __forceinline__ void add_product(Fragment<D / 8>& o, const Fragment<8>& s, const HeadTile<D>& b, const Change& change) {
 #pragma unroll
   for (int k = 0; k < kTile; k += 16) {
     std::uint32_t left[4], right[4];
     a_of_fragments(left, s[k / 8], s[k / 8 + 1]);
+    change(left, k / 8);
 #pragma unroll
     for (int n = 0; n < D; n += 16) {
       b.b_columns(right, k, n);
@@ -70,6 +71,10 @@ __device__ __forceinline__ void add_product(Fragment<D / 8>& o, const Fragment<8
       ptx::mma_bf16(o[n / 8 + 1], left, right[2], right[3]);
     }
   }
+}
+template <int D>
+__device__ __forceinline__ void add_product(Fragment<D / 8>& o, const Fragment<8>& s, const HeadTile<D>& b) {
+  add_product<D>(o, s, b, [](std::uint32_t(&)[4], int) {});
 }
 // o (16 × D) += columns `column` … of aᵀ (64 × 64) · b (64 × D)
 template <int D>
@@ -125,6 +130,21 @@ struct KeepStrip {
   std::uint32_t threshold = 0;
   __device__ __forceinline__ bool keeps(int j, int e) const { return (bits[j / 4].word[j % 4] >> (8 * e) & 0xffu) < threshold; }
 };
+// Which of a word's four bytes are below a threshold (0 … 256), four at a time: the upper bits of the result's bytes say so, its other
+// bits nothing.
+struct BytesBelow {
+  std::uint32_t low, high;  // the threshold's lower seven bits in every byte, or 128 for 256; all ones when it is 128 or more
+  __device__ __forceinline__ explicit BytesBelow(std::uint32_t threshold)
+      : low(threshold == 256 ? 0x80808080u : (threshold & 0x7fu) * 0x01010101u), high(threshold >= 128 ? ~0u : 0u) {}
+  __device__ __forceinline__ std::uint32_t operator()(std::uint32_t x) const {
+    const std::uint32_t t = (x | 0x80808080u) - low;
+    return (high & (~x | ~t)) | (~high & ~x & ~t);
+  }
+};
+// Of a fragment's elements, rounded in pairs (ptx::pack_bf16), those stay whose byte's upper bit in `kept` is set; the others become zero.
+__device__ __forceinline__ void drop_pairs(std::uint32_t& first, std::uint32_t& second, std::uint32_t kept) {
+  first &= ptx::byte_signs<0>(kept), second &= ptx::byte_signs<1>(kept);
+}
 struct StripPlace {
   std::uint64_t sequence;
   int head, first_row, first_key;

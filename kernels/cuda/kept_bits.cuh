@@ -1,5 +1,5 @@
 // Attention's mask as bits, drawn once for both kernels of backward, which would each draw it anew: a bit a score, in the order in which
-// the lanes of a warp own a strip of 16 queries × 64 keys (bit 4·j + e of lane l for element e of fragment j, see numeric.h).
+// the lanes of a warp own a strip of 16 queries × 64 keys (bit 8·e + 7 − j of lane l for element e of fragment j, see numeric.h).
 #pragma once
 #include "kernels/cuda/attention.cuh"
 #include "kernels/cuda/scratch.h"
@@ -20,24 +20,17 @@ struct KeptBits {  // (heads, strips, key blocks, 32)
   }
 };
 
-// Which of the four bytes are below the threshold (1 … 255), as bits 7, 15, 23, 31. `low` is its lower 7 bits in every byte, `high` all
-// ones when it is 128 or more.
-__device__ __forceinline__ std::uint32_t bytes_below(std::uint32_t x, std::uint32_t low, std::uint32_t high) {
-  const std::uint32_t t = (x | 0x80808080u) - low;
-  return ((high & (~x | ~t)) | (~high & ~x & ~t)) & 0x80808080u;
-}
-
 // A lane's 32 bits of a strip.
-__device__ __forceinline__ std::uint32_t kept_bits(const KeepStrip& strip) {
-  if (strip.threshold == 0 || strip.threshold == 256) return strip.threshold == 0 ? 0u : ~0u;
-  const std::uint32_t low = (strip.threshold & 0x7fu) * 0x01010101u, high = strip.threshold & 0x80u ? ~0u : 0u;
+__device__ __forceinline__ std::uint32_t kept_bits(const KeepStrip& strip, const BytesBelow& below) {
   std::uint32_t kept = 0;
 #pragma unroll
-  for (int j = 7; j >= 0; --j) {  // bits 7, 15, 23, 31 become the four upper ones
-    kept = kept << 4 | (bytes_below(strip.bits[j / 4].word[j % 4], low, high) * 0x00204081u) >> 28;
-  }
+  for (int j = 0; j < 8; ++j) kept |= (below(strip.bits[j / 4].word[j % 4]) & 0x80808080u) >> j;
   return kept;
 }
+__device__ __forceinline__ std::uint32_t kept_bits(const KeepStrip& strip) { return kept_bits(strip, BytesBelow(strip.threshold)); }
+// Four of them, those of fragment j, as the upper bits of bytes.
+__device__ __forceinline__ std::uint32_t kept_of_fragment(std::uint32_t kept, int j) { return kept << j; }
+__device__ __forceinline__ bool keeps(std::uint32_t kept, int j, int e) { return kept & 1u << (8 * e + 7 - j); }
 
 // Draws the mask of all strips of `a`, and owns the words.
 struct KeptBitsRoom {

@@ -37,6 +37,10 @@ void copy_async_wait() {
 inline std::uint32_t pack_bf16(float low, float high) {
   return from_float<bf16>(low).bits | static_cast<std::uint32_t>(from_float<bf16>(high).bits) << 16;
 }
+template <int kPair>
+std::uint32_t byte_signs(std::uint32_t x) {
+  return (x >> (16 * kPair + 7) & 1u) * 0xffffu | (x >> (16 * kPair + 15) & 1u) * 0xffff0000u;
+}
 inline float exp2(float x) { return std::exp2(x); }
 
 }  // namespace lc::ptx

@@ -51,6 +51,13 @@ __device__ __forceinline__ std::uint32_t pack_bf16(float low, float high) {
   asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(high), "f"(low));
   return r;
 }
+// All ones in a half where the upper bit of byte 2·kPair (the lower half) or 2·kPair + 1 (the upper one) is set, else zeros.
+template <int kPair>
+__device__ __forceinline__ std::uint32_t byte_signs(std::uint32_t x) {
+  std::uint32_t r;
+  asm("prmt.b32 %0, %1, %1, %2;" : "=r"(r) : "r"(x), "n"(kPair == 0 ? 0x9988 : 0xbbaa));
+  return r;
+}
 __device__ __forceinline__ float exp2(float x) {
   float y;
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));

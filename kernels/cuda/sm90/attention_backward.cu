@@ -117,7 +117,7 @@ __device__ __forceinline__ void gather_dq(const QueryWork<kDropout>& w, const At
 #pragma unroll
       for (int e = 0; e < 4; ++e) {
         const float p = ptx::exp2(fmaf(s[j][e], scale, -lse[e / 2]));
-        const float m = !kDropout ? 1.0f : kept & 1u << (4 * (j % 8) + e) ? kept_scale : 0.0f;
+        const float m = !kDropout ? 1.0f : keeps(kept, j % 8, e) ? kept_scale : 0.0f;
         ds[j][e] = 8 * j + (e & 1) < valid ? p * (ds[j][e] * m - delta[e / 2]) : 0.0f;
       }
     }
@@ -283,18 +283,18 @@ __device__ __forceinline__ void bring_queries(const KeyWork& w, const AttentionB
 // The mask of 16 keys (from `key` of the block on) × 64 queries for a lane of a product that holds keys as rows. Bits lie as lanes own them
 // with queries as rows; this lane's elements are in two words of every 16 queries.
 struct TransposedStrip {
-  std::uint32_t kept = 0;  // of the queries 16·i …: bits 8·i + 4·(e / 2) + 2·(j mod 2) + e mod 2 for element e of fragment j
+  std::uint32_t kept = 0;  // of the queries 16·i …: bit 16·(j mod 2) + 4·i + 2·(e mod 2) + 1 − e / 2 for element e of fragment j
 
   __device__ __forceinline__ void take(const QueryNumbers& n, int key) {
-    const int g = lane_of_warp() / 4, t = lane_of_warp() % 4, shift = key % 64 / 2 + g % 2;
+    const int g = lane_of_warp() / 4, t = lane_of_warp() % 4, shift = 8 * (g % 2) + 6 - key % 64 / 8;
     kept = 0;
 #pragma unroll
     for (int i = 0; i < kQueries / 16; ++i) {
-      const std::uint32_t* const words = n.kept[i][key / 64] + 8 * t + g / 2;  // queries 2·t and 2·t + 1, keys g and g + 8
-      kept |= ((words[0] >> shift & 0x55u) | (words[4] >> shift & 0x55u) << 1) << (8 * i);
+      const std::uint32_t* const words = n.kept[i][key / 64] + 8 * t + g / 2;  // queries 2·t and 2·t + 1, keys g + 8 and g
+      kept |= ((words[0] >> shift & 0x00030003u) | (words[4] >> shift & 0x00030003u) << 2) << (4 * i);
     }
   }
-  __device__ __forceinline__ bool keeps(int j, int e) const { return kept & 1u << (8 * (j / 2) + 4 * (e / 2) + 2 * (j % 2) + e % 2); }
+  __device__ __forceinline__ bool keeps(int j, int e) const { return kept & 1u << (16 * (j % 2) + 4 * (j / 2) + 2 * (e % 2) + 1 - e / 2); }
 };
 
 template <bool kDropout>

@@ -1,5 +1,7 @@
 // Attention forward on Hopper: one warp brings keys and values by bulk tensor copies, warpgroups of 64 queries each multiply by wgmma; the
 // softmax of one key tile runs while the tensor cores add the values of the tile before (after Shah et al. 2024, FlashAttention-3).
+// Dropout's mask is drawn while its scores are multiplied, and waits for them as a bit a score.
+#include "kernels/cuda/kept_bits.cuh"
 #include "kernels/cuda/sm90/attention.h"
 #include "kernels/cuda/sm90/tile.cuh"
 
@@ -81,13 +83,12 @@ __device__ __forceinline__ void bring(const Work<D>& w, const Maps& maps) {
   }
 }
 
-// A warpgroup's scores of one key tile become weights before dropout's factor, rounded in p; `shrink` is what earlier tiles lose.
-template <bool kDropout, int kKeys>
+// A warpgroup's scores of one key tile become weights before dropout; `shrink` is what earlier tiles lose.
+template <int kKeys>
 struct Softmax {
   float top[2] = {-INFINITY, -INFINITY}, sum[2] = {0, 0}, scale;  // top before scaling; scale includes log2 e
-  KeepStrip keep;
 
-  __device__ __forceinline__ void of_tile(Fragment<kKeys / 8>& s, float (&shrink)[2], int valid, const Dropout& d, const StripPlace& at) {
+  __device__ __forceinline__ void of_tile(Fragment<kKeys / 8>& s, float (&shrink)[2], int valid) {
     const int t = lane_of_warp() % 4;
     if (valid < kKeys) {
 #pragma unroll
@@ -109,17 +110,11 @@ struct Softmax {
       sum[half] *= shrink[half];
     }
 #pragma unroll
-    for (int strip = 0; strip < kKeys / 64; ++strip) {
-      if constexpr (kDropout) draw(keep, d, {at.sequence, at.head, at.first_row, at.first_key + 64 * strip});
+    for (int j = 0; j < kKeys / 8; ++j) {
 #pragma unroll
-      for (int j = 0; j < 8; ++j) {
-#pragma unroll
-        for (int e = 0; e < 4; ++e) {
-          float& x = s[8 * strip + j][e];
-          const float p = ptx::exp2(fmaf(x, scale, minus_top[e / 2]));
-          sum[e / 2] += p;
-          x = kDropout && !keep.keeps(j, e) ? 0.0f : p;
-        }
+      for (int e = 0; e < 4; ++e) {
+        s[j][e] = ptx::exp2(fmaf(s[j][e], scale, minus_top[e / 2]));
+        sum[e / 2] += s[j][e];
       }
     }
   }
@@ -136,24 +131,45 @@ __device__ __forceinline__ void attend(const Work<D>& w, const AttentionForward<
   Fragment<kKeys / 8> s{};
   std::uint32_t p[kKeys / 16][4];
   float shrink[2];
-  Softmax<kDropout, kKeys> softmax;
+  Softmax<kKeys> softmax;
   softmax.scale = a.scale * kLog2e;
-  if constexpr (kDropout) softmax.keep.threshold = keep_threshold(a.dropout, key, w.head, row / 16);
-  const auto soften = [&](int i) { softmax.of_tile(s, shrink, w.keys.length - w.key_of(i), a.dropout, {key, w.head, row, w.key_of(i)}); };
+  const auto soften = [&](int i) { softmax.of_tile(s, shrink, w.keys.length - w.key_of(i)); };
+  const std::uint32_t threshold = kDropout ? keep_threshold(a.dropout, key, w.head, row / 16) : 0;
+  std::uint32_t kept[kKeys / 64] = {};
+  const auto draw_mask = [&](int i) {
+    if constexpr (kDropout) {
+#pragma unroll
+      for (int block = 0; block < kKeys / 64; ++block) {
+        KeepStrip keep;
+        keep.threshold = threshold;
+        draw(keep, a.dropout, {key, w.head, row, w.key_of(i) + 64 * block});
+        kept[block] = kept_bits(keep);
+      }
+    }
+  };
+  const auto round = [&] {  // to p, without what is dropped
+    pack<kKeys>(p, s);
+    if constexpr (kDropout) {
+#pragma unroll
+      for (int j = 0; j < kKeys / 8; ++j) drop_pairs(p[j / 2][j % 2 * 2], p[j / 2][j % 2 * 2 + 1], kept_of_fragment(kept[j / 8], j % 8));
+    }
+  };
 
   ptx::barrier_wait(w.q_full(), 0);
   w.ring_k().wait_full(0);
   product_of_rows<kKeys, D>(s, w.q(), 64 * group, w.k(0));
+  draw_mask(0);
   ptx::wgmma_wait<0>();
   ptx::wgmma_done(s);
   w.ring_k().release(0);
   soften(0);
-  pack<kKeys>(p, s);
+  round();
   for (int i = 1; i < w.tiles; ++i) {
     w.ring_k().wait_full(i);
     product_of_rows<kKeys, D>(s, w.q(), 64 * group, w.k(i));
     w.ring_v().wait_full(i - 1);
     add_product<D, kKeys>(o, p, w.v(i - 1));
+    draw_mask(i);
     ptx::wgmma_wait<1>();
     ptx::wgmma_done(s);
     w.ring_k().release(i);
@@ -161,7 +177,7 @@ __device__ __forceinline__ void attend(const Work<D>& w, const AttentionForward<
     ptx::wgmma_wait<0>();
     ptx::wgmma_done(o);
     w.ring_v().release(i - 1);
-    pack<kKeys>(p, s);
+    round();
 #pragma unroll
     for (int j = 0; j < D / 8; ++j) o[j][0] *= shrink[0], o[j][1] *= shrink[0], o[j][2] *= shrink[1], o[j][3] *= shrink[1];
   }
