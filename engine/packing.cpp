@@ -11,6 +11,29 @@
 #include "engine/errors.h"
 
 namespace lc {
+namespace {
+
+Tensor in_device_memory(const std::vector<kernels::Strip>& strips, const Queue& queue) {
+  static_assert(sizeof(kernels::Strip) == 4 * sizeof(std::int32_t));
+  std::vector<std::int32_t> numbers(4 * strips.size());
+  if (!strips.empty()) std::memcpy(numbers.data(), strips.data(), strips.size() * sizeof(kernels::Strip));
+  return Tensor::from(numbers, queue);
+}
+
+}  // namespace
+
+Tensor Packing::blocks_of(const std::vector<std::int32_t>& offsets, std::int32_t rows, const Queue& queue) {
+  const auto length = [&](std::int32_t b) { return offsets[static_cast<std::size_t>(b) + 1] - offsets[static_cast<std::size_t>(b)]; };
+  std::vector<std::int32_t> longest_first(offsets.size() - 1);
+  std::iota(longest_first.begin(), longest_first.end(), 0);
+  std::ranges::stable_sort(longest_first, std::greater<>(), length);
+  std::vector<kernels::Strip> blocks;
+  for (const std::int32_t b : longest_first) {
+    for (std::int32_t row = 0; row < length(b); row += rows)
+      blocks.push_back({b, row, offsets[static_cast<std::size_t>(b)] + row, std::min(rows, length(b) - row)});
+  }
+  return in_device_memory(blocks, queue);
+}
 
 // Sequence b reads kv_of[b], or itself where kv_of is empty.
 Packing::StripsThere Packing::strips_of(const std::vector<std::int32_t>& offsets, const std::vector<std::int32_t>& kv_of,
@@ -41,10 +64,7 @@ Packing::StripsThere Packing::strips_of(const std::vector<std::int32_t>& offsets
     spans[2 * k + 1] = static_cast<std::int32_t>(all.size());
     while (all.size() % kGroup != 0) all.emplace_back();
   }
-  static_assert(sizeof(kernels::Strip) == 4 * sizeof(std::int32_t));
-  std::vector<std::int32_t> numbers(4 * all.size());
-  if (!all.empty()) std::memcpy(numbers.data(), all.data(), all.size() * sizeof(kernels::Strip));
-  return {Tensor::from(numbers, queue), Tensor::from(spans, queue)};
+  return {in_device_memory(all, queue), Tensor::from(spans, queue)};
 }
 kernels::Strips Packing::StripsThere::view() const {
   if (!all) return {};
@@ -74,10 +94,7 @@ std::shared_ptr<const Packing> Packing::make(const PackingSpec& spec, const Queu
   if (queue.device == Device::cuda && n > 0) {
     p->own_strips_ = strips_of(p->offsets_, {}, queue);
     if (!spec.kv_of.empty()) p->shared_strips_ = strips_of(p->offsets_, spec.kv_of, queue);
-    std::vector<std::int32_t> longest_first(n);
-    std::iota(longest_first.begin(), longest_first.end(), 0);
-    std::ranges::stable_sort(longest_first, std::greater<>(), [&](std::int32_t b) { return spec.lengths[static_cast<std::size_t>(b)]; });
-    p->longest_first_there_ = Tensor::from(longest_first, queue);
+    p->blocks_of_128_ = blocks_of(p->offsets_, 128, queue), p->blocks_of_192_ = blocks_of(p->offsets_, 192, queue);
   }
   p->offsets_there_ = Tensor::from(p->offsets_, queue);
   p->sequence_of_there_ = Tensor::from(sequence_of, queue);
@@ -88,6 +105,10 @@ std::shared_ptr<const Packing> Packing::make(const PackingSpec& spec, const Queu
 }
 
 kernels::PackingView Packing::view() const {
+  const auto blocks = [](const Tensor& t) -> kernels::RowBlocks {
+    if (!t) return {};
+    return {reinterpret_cast<const kernels::Strip*>(t.data<std::int32_t>()), t.shape().count() / 4};
+  };
   return {sequences(),
           tokens(),
           longest_,
@@ -96,7 +117,8 @@ kernels::PackingView Packing::view() const {
           keys_there_.data<std::uint64_t>(),
           kv_of_there_ ? kv_of_there_.data<std::int32_t>() : nullptr,
           (kv_of_there_ ? shared_strips_ : own_strips_).view(),
-          longest_first_there_ ? longest_first_there_.data<std::int32_t>() : nullptr};
+          blocks(blocks_of_128_),
+          blocks(blocks_of_192_)};
 }
 kernels::PackingView Packing::own_view() const {
   kernels::PackingView v = view();

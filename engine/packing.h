@@ -33,11 +33,12 @@ class Packing {
     Tensor all, of_keys;
     kernels::Strips view() const;
   };
+  static Tensor blocks_of(const std::vector<std::int32_t>& offsets, std::int32_t rows, const Queue& queue);  // kernels::RowBlocks
   static StripsThere strips_of(const std::vector<std::int32_t>& offsets, const std::vector<std::int32_t>& kv_of, const Queue& queue);
 
   std::int64_t longest_ = 0;
   StripsThere own_strips_, shared_strips_;
-  Tensor offsets_there_, sequence_of_there_, keys_there_, kv_of_there_, longest_first_there_, first_rows_;
+  Tensor offsets_there_, sequence_of_there_, keys_there_, kv_of_there_, blocks_of_128_, blocks_of_192_, first_rows_;
 };
 using PackingPtr = std::shared_ptr<const Packing>;
 

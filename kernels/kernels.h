@@ -30,6 +30,10 @@ struct alignas(16) Strip {
   std::int32_t sequence = -1, first_row = 0;  // −1: none
   std::int32_t token = 0, rows = 0;           // where they lie in the packing; up to 16 of them
 };
+struct RowBlocks {  // the same in blocks of more rows, each of one sequence, none empty, those of the longest sequence first
+  const Strip* all = nullptr;
+  std::int64_t count = 0;
+};
 struct Strips {
   const Strip* all = nullptr;  // (count), count a multiple of 8
   std::int64_t count = 0;
@@ -40,12 +44,12 @@ struct Strips {
 // Sequences end to end; kv_of only for queries that read another sequence's keys (null: sequence b reads key sequence b).
 struct PackingView {
   std::int64_t sequences = 0, tokens = 0, longest = 0;
-  const std::int32_t* offsets = nullptr;        // (B+1)
-  const std::int32_t* sequence_of = nullptr;    // (T)
-  const std::uint64_t* keys = nullptr;          // (B) sequence keys for chance
-  const std::int32_t* kv_of = nullptr;          // (B)
-  Strips strips = {};                           // of_keys only where queries are seen through it
-  const std::int32_t* longest_first = nullptr;  // (B) sequences by falling length, on CUDA only
+  const std::int32_t* offsets = nullptr;             // (B+1)
+  const std::int32_t* sequence_of = nullptr;         // (T)
+  const std::uint64_t* keys = nullptr;               // (B) sequence keys for chance
+  const std::int32_t* kv_of = nullptr;               // (B)
+  Strips strips = {};                                // of_keys only where queries are seen through it
+  RowBlocks blocks_of_128 = {}, blocks_of_192 = {};  // on CUDA only
 };
 
 // ---- pointwise

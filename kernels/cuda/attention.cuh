@@ -23,6 +23,10 @@ __device__ __forceinline__ Span span_of(const kernels::PackingView& packing, std
   const std::int32_t first = packing.offsets[sequence];
   return {first, packing.offsets[sequence + 1] - first};
 }
+// The sequence of a block as far as the block reaches.
+__device__ __forceinline__ Span span_of(const kernels::Strip& block) {
+  return {block.token - block.first_row, block.first_row + block.rows};
+}
 __device__ __forceinline__ std::int64_t keys_of(const kernels::PackingView& queries, std::int64_t sequence) {
   return queries.kv_of ? queries.kv_of[sequence] : sequence;
 }

@@ -21,15 +21,13 @@ struct KeptBits {  // (heads, strips, key blocks, 32)
 };
 
 // A lane's 32 bits of a strip.
-__device__ __forceinline__ std::uint32_t kept_bits(const KeepStrip& strip, const BytesBelow& below) {
+__device__ __forceinline__ std::uint32_t kept_bits(const KeepStrip& strip) {
+  const BytesBelow below(strip.threshold);
   std::uint32_t kept = 0;
 #pragma unroll
   for (int j = 0; j < 8; ++j) kept |= (below(strip.bits[j / 4].word[j % 4]) & 0x80808080u) >> j;
   return kept;
 }
-__device__ __forceinline__ std::uint32_t kept_bits(const KeepStrip& strip) { return kept_bits(strip, BytesBelow(strip.threshold)); }
-// Four of them, those of fragment j, as the upper bits of bytes.
-__device__ __forceinline__ std::uint32_t kept_of_fragment(std::uint32_t kept, int j) { return kept << j; }
 __device__ __forceinline__ bool keeps(std::uint32_t kept, int j, int e) { return kept & 1u << (8 * e + 7 - j); }
 
 // Draws the mask of all strips of `a`, and owns the words.

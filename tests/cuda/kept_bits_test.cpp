@@ -22,7 +22,7 @@ TEST(KeptBits, are_the_mask_element_by_element_at_every_threshold) {
           ASSERT_EQ(keeps(kept, j, e), strip.keeps(j, e)) << "threshold " << threshold << ", fragment " << j << ", " << e;
         }
         std::uint32_t pairs[2] = {0x11112222u, 0x33334444u};
-        drop_pairs(pairs[0], pairs[1], kept_of_fragment(kept, j));
+        drop_pairs(pairs[0], pairs[1], BytesBelow(threshold)(strip.bits[j / 4].word[j % 4]));
         ASSERT_EQ(pairs[0], (strip.keeps(j, 0) ? 0x2222u : 0u) | (strip.keeps(j, 1) ? 0x11110000u : 0u));
         ASSERT_EQ(pairs[1], (strip.keeps(j, 2) ? 0x4444u : 0u) | (strip.keeps(j, 3) ? 0x33330000u : 0u));
       }

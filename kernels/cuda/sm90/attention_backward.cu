@@ -148,19 +148,17 @@ __device__ __forceinline__ void gather_dq(const QueryWork<kDropout>& w, const At
 
 // attention_query_gradient_sm90_kernel: one block computes dq of 128 queries of one head.
 // in   q, k, v, d_o (tokens, H·D) bf16, lse, delta (H, tokens), mask      out  dq (tokens, H·D)
-// grid (query tiles of the longest · B, H)   block 384   shared QueryShape<kDropout>::kShared
+// grid (blocks of 128 queries, H)   block 384   shared QueryShape<kDropout>::kShared
 // deterministic: key tiles from the last to the first; no keys: dq = 0
 template <bool kDropout>
 __global__ void __launch_bounds__(kThreads, 1)
-    attention_query_gradient_sm90_kernel(const AttentionBackward<bf16> a, const KeptBits bits, const __grid_constant__ Maps maps,
-                                         int tiles_of_longest) {
+    attention_query_gradient_sm90_kernel(const AttentionBackward<bf16> a, const KeptBits bits, const __grid_constant__ Maps maps) {
   using S = QueryShape<kDropout>;
-  const std::int64_t sequence = a.queries.longest_first[blockIdx.x / tiles_of_longest];
+  const kernels::Strip block = a.queries.blocks_of_128.all[blockIdx.x];
   QueryWork<kDropout> w;
-  w.first = static_cast<int>(blockIdx.x % tiles_of_longest) * kRows, w.head = static_cast<int>(blockIdx.y);
-  w.queries = span_of(a.queries, sequence), w.keys = span_of(a.keys, keys_of(a.queries, sequence));
+  w.first = block.first_row, w.head = static_cast<int>(blockIdx.y);
+  w.queries = span_of(block), w.keys = span_of(a.keys, keys_of(a.queries, block.sequence));
   w.tiles = (w.keys.length + S::kKeys - 1) / S::kKeys, w.shared = aligned_shared();
-  if (w.first >= w.queries.length) return;
   const int group = static_cast<int>(threadIdx.x) / kWarpgroup - 1;  // −1 copies
   if (threadIdx.x == 0) {
     w.ring().init(4 * w.readers());
@@ -173,7 +171,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     if (threadIdx.x < kWarpSize) bring_keys(w, maps);
   } else {
     ptx::registers_take<kTaken>();
-    if (group < w.readers()) gather_dq(w, a, bits, sequence, group);
+    if (group < w.readers()) gather_dq(w, a, bits, block.sequence, group);
   }
 }
 
@@ -381,15 +379,15 @@ __device__ __forceinline__ void gather_dk_dv(const KeyWork& w, const AttentionBa
 
 // attention_key_gradient_sm90_kernel: one block computes dk and dv of 128 keys of one head, over all query sequences that read them.
 // in   q, k, v, d_o (tokens, H·D) bf16, lse, delta (H, tokens), mask      out  dk, dv (tokens, H·D)
-// grid (key tiles of the longest · B, H)   block 384   shared KeyShape::kShared
+// grid (blocks of 128 keys, H)   block 384   shared KeyShape::kShared
 // deterministic: queries in order; keys that nobody reads get 0
 template <bool kDropout>
-__global__ void __launch_bounds__(kThreads, 1) attention_key_gradient_sm90_kernel(const AttentionBackward<bf16> a, const KeptBits bits,
-                                                                                  const __grid_constant__ Maps maps, int tiles_of_longest) {
+__global__ void __launch_bounds__(kThreads, 1)
+    attention_key_gradient_sm90_kernel(const AttentionBackward<bf16> a, const KeptBits bits, const __grid_constant__ Maps maps) {
+  const kernels::Strip block = a.keys.blocks_of_128.all[blockIdx.x];
   KeyWork w;
-  w.key_sequence = a.keys.longest_first[blockIdx.x / tiles_of_longest], w.first = static_cast<int>(blockIdx.x % tiles_of_longest) * kRows;
-  w.head = static_cast<int>(blockIdx.y), w.keys = span_of(a.keys, w.key_sequence), w.shared = aligned_shared();
-  if (w.first >= w.keys.length) return;
+  w.key_sequence = block.sequence, w.first = block.first_row, w.keys = span_of(block);
+  w.head = static_cast<int>(blockIdx.y), w.shared = aligned_shared();
   const int group = static_cast<int>(threadIdx.x) / kWarpgroup - 1;  // −1 copies
   if (threadIdx.x == 0) {
     w.ring().init(4 * w.readers());
@@ -406,24 +404,23 @@ __global__ void __launch_bounds__(kThreads, 1) attention_key_gradient_sm90_kerne
   }
 }
 
-Grid by_rows(const kernels::PackingView& packing, int tiles, int heads, std::size_t shared) {
-  return {dim3(static_cast<unsigned>(tiles * packing.sequences), static_cast<unsigned>(heads)), dim3(kThreads), shared};
+Grid by_blocks(const kernels::PackingView& packing, int heads, std::size_t shared) {
+  return {dim3(static_cast<unsigned>(packing.blocks_of_128.count), static_cast<unsigned>(heads)), dim3(kThreads), shared};
 }
 
 template <bool kDropout>
 void run(const Queue& queue, const AttentionBackward<bf16>& a, const KeptBits& bits) {
-  const auto key_tiles = static_cast<int>(ceil_div(a.keys.longest, kRows)),
-             query_tiles = static_cast<int>(ceil_div(a.queries.longest, kRows));
+  static_assert(kRows == 128);
   if (a.dk || a.dv) {
     const Maps maps{map_of(a.q, kQueries), map_of(a.k, kRows), map_of(a.v, kRows), map_of(a.d_o, kQueries)};
     launch("attention_key_gradient_sm90_kernel", attention_key_gradient_sm90_kernel<kDropout>,
-           by_rows(a.keys, key_tiles, a.heads, KeyShape::kShared), queue, a, bits, maps, key_tiles);
+           by_blocks(a.keys, a.heads, KeyShape::kShared), queue, a, bits, maps);
   }
   if (a.dq) {
     constexpr int kKeys = QueryShape<kDropout>::kKeys;
     const Maps maps{map_of(a.q, kRows), map_of(a.k, kKeys), map_of(a.v, kKeys), map_of(a.d_o, kRows)};
     launch("attention_query_gradient_sm90_kernel", attention_query_gradient_sm90_kernel<kDropout>,
-           by_rows(a.queries, query_tiles, a.heads, QueryShape<kDropout>::kShared), queue, a, bits, maps, query_tiles);
+           by_blocks(a.queries, a.heads, QueryShape<kDropout>::kShared), queue, a, bits, maps);
   }
 }
 

@@ -1,7 +1,5 @@
 // Attention forward on Hopper: one warp brings keys and values by bulk tensor copies, warpgroups of 64 queries each multiply by wgmma; the
 // softmax of one key tile runs while the tensor cores add the values of the tile before (after Shah et al. 2024, FlashAttention-3).
-// Dropout's mask is drawn while its scores are multiplied, and waits for them as a bit a score.
-#include "kernels/cuda/kept_bits.cuh"
 #include "kernels/cuda/sm90/attention.h"
 #include "kernels/cuda/sm90/tile.cuh"
 
@@ -23,6 +21,11 @@ struct Shape {
 struct Maps {
   ptx::TensorMap q, k, v;
 };
+template <int kRows>
+__host__ __device__ __forceinline__ const kernels::RowBlocks& blocks_of(const kernels::PackingView& packing) {
+  static_assert(kRows == 128 || kRows == 192);
+  return kRows == 192 ? packing.blocks_of_192 : packing.blocks_of_128;
+}
 
 // What both roles see of a block. Key tiles are taken from the last to the first: the one that is not whole comes first.
 template <int D>
@@ -83,12 +86,13 @@ __device__ __forceinline__ void bring(const Work<D>& w, const Maps& maps) {
   }
 }
 
-// A warpgroup's scores of one key tile become weights before dropout; `shrink` is what earlier tiles lose.
-template <int kKeys>
+// A warpgroup's scores of one key tile become weights before dropout's factor, rounded in p; `shrink` is what earlier tiles lose.
+template <bool kDropout, int kKeys>
 struct Softmax {
   float top[2] = {-INFINITY, -INFINITY}, sum[2] = {0, 0}, scale;  // top before scaling; scale includes log2 e
+  KeepStrip keep;
 
-  __device__ __forceinline__ void of_tile(Fragment<kKeys / 8>& s, float (&shrink)[2], int valid) {
+  __device__ __forceinline__ void of_tile(Fragment<kKeys / 8>& s, float (&shrink)[2], int valid, const Dropout& d, const StripPlace& at) {
     const int t = lane_of_warp() % 4;
     if (valid < kKeys) {
 #pragma unroll
@@ -110,11 +114,17 @@ struct Softmax {
       sum[half] *= shrink[half];
     }
 #pragma unroll
-    for (int j = 0; j < kKeys / 8; ++j) {
+    for (int strip = 0; strip < kKeys / 64; ++strip) {
+      if constexpr (kDropout) draw(keep, d, {at.sequence, at.head, at.first_row, at.first_key + 64 * strip});
 #pragma unroll
-      for (int e = 0; e < 4; ++e) {
-        s[j][e] = ptx::exp2(fmaf(s[j][e], scale, minus_top[e / 2]));
-        sum[e / 2] += s[j][e];
+      for (int j = 0; j < 8; ++j) {
+#pragma unroll
+        for (int e = 0; e < 4; ++e) {
+          float& x = s[8 * strip + j][e];
+          const float p = ptx::exp2(fmaf(x, scale, minus_top[e / 2]));
+          sum[e / 2] += p;
+          x = kDropout && !keep.keeps(j, e) ? 0.0f : p;
+        }
       }
     }
   }
@@ -131,45 +141,24 @@ __device__ __forceinline__ void attend(const Work<D>& w, const AttentionForward<
   Fragment<kKeys / 8> s{};
   std::uint32_t p[kKeys / 16][4];
   float shrink[2];
-  Softmax<kKeys> softmax;
+  Softmax<kDropout, kKeys> softmax;
   softmax.scale = a.scale * kLog2e;
-  const auto soften = [&](int i) { softmax.of_tile(s, shrink, w.keys.length - w.key_of(i)); };
-  const std::uint32_t threshold = kDropout ? keep_threshold(a.dropout, key, w.head, row / 16) : 0;
-  std::uint32_t kept[kKeys / 64] = {};
-  const auto draw_mask = [&](int i) {
-    if constexpr (kDropout) {
-#pragma unroll
-      for (int block = 0; block < kKeys / 64; ++block) {
-        KeepStrip keep;
-        keep.threshold = threshold;
-        draw(keep, a.dropout, {key, w.head, row, w.key_of(i) + 64 * block});
-        kept[block] = kept_bits(keep);
-      }
-    }
-  };
-  const auto round = [&] {  // to p, without what is dropped
-    pack<kKeys>(p, s);
-    if constexpr (kDropout) {
-#pragma unroll
-      for (int j = 0; j < kKeys / 8; ++j) drop_pairs(p[j / 2][j % 2 * 2], p[j / 2][j % 2 * 2 + 1], kept_of_fragment(kept[j / 8], j % 8));
-    }
-  };
+  if constexpr (kDropout) softmax.keep.threshold = keep_threshold(a.dropout, key, w.head, row / 16);
+  const auto soften = [&](int i) { softmax.of_tile(s, shrink, w.keys.length - w.key_of(i), a.dropout, {key, w.head, row, w.key_of(i)}); };
 
   ptx::barrier_wait(w.q_full(), 0);
   w.ring_k().wait_full(0);
   product_of_rows<kKeys, D>(s, w.q(), 64 * group, w.k(0));
-  draw_mask(0);
   ptx::wgmma_wait<0>();
   ptx::wgmma_done(s);
   w.ring_k().release(0);
   soften(0);
-  round();
+  pack<kKeys>(p, s);
   for (int i = 1; i < w.tiles; ++i) {
     w.ring_k().wait_full(i);
     product_of_rows<kKeys, D>(s, w.q(), 64 * group, w.k(i));
     w.ring_v().wait_full(i - 1);
     add_product<D, kKeys>(o, p, w.v(i - 1));
-    draw_mask(i);
     ptx::wgmma_wait<1>();
     ptx::wgmma_done(s);
     w.ring_k().release(i);
@@ -177,7 +166,7 @@ __device__ __forceinline__ void attend(const Work<D>& w, const AttentionForward<
     ptx::wgmma_wait<0>();
     ptx::wgmma_done(o);
     w.ring_v().release(i - 1);
-    round();
+    pack<kKeys>(p, s);
 #pragma unroll
     for (int j = 0; j < D / 8; ++j) o[j][0] *= shrink[0], o[j][1] *= shrink[0], o[j][2] *= shrink[1], o[j][3] *= shrink[1];
   }
@@ -211,18 +200,18 @@ __device__ __forceinline__ void without_keys(const AttentionForward<bf16>& a, co
 
 // attention_forward_sm90_kernel: one block computes 64 queries a warpgroup of one head of one sequence.
 // in   q, k, v (tokens, H·D) bf16, packings      out  o (tokens, H·D), lse (H, tokens) float
-// grid (query tiles of the longest · B, H)   block 128·(warpgroups + 1)   shared Shape<D>::kShared
+// grid (blocks of queries, H)   block 128·(warpgroups + 1)   shared Shape<D>::kShared
 // moves q + o once, k + v once per query tile; deterministic; no keys: o = 0, lse = −∞
 template <int D, bool kDropout>
 __global__ void __launch_bounds__(Shape<D>::kThreads, 1)
-    attention_forward_sm90_kernel(const AttentionForward<bf16> a, const __grid_constant__ Maps maps, int tiles_of_longest) {
+    attention_forward_sm90_kernel(const AttentionForward<bf16> a, const __grid_constant__ Maps maps) {
   using S = Shape<D>;
-  const std::int64_t sequence = a.queries.longest_first[blockIdx.x / tiles_of_longest];
+  const kernels::Strip block = blocks_of<S::kRows>(a.queries).all[blockIdx.x];
+  const std::int64_t sequence = block.sequence;
   Work<D> w;
-  w.first = static_cast<int>(blockIdx.x % tiles_of_longest) * S::kRows, w.head = static_cast<int>(blockIdx.y);
-  w.queries = span_of(a.queries, sequence), w.keys = span_of(a.keys, keys_of(a.queries, sequence));
+  w.first = block.first_row, w.head = static_cast<int>(blockIdx.y);
+  w.queries = span_of(block), w.keys = span_of(a.keys, keys_of(a.queries, sequence));
   w.tiles = (w.keys.length + S::kKeys - 1) / S::kKeys, w.shared = aligned_shared();
-  if (w.first >= w.queries.length) return;
   if (w.tiles == 0) return without_keys<D>(a, w.queries, w.first, w.head);
   const int group = static_cast<int>(threadIdx.x) / kWarpgroup - 1;  // −1 copies
   if (threadIdx.x == 0) {
@@ -243,13 +232,12 @@ __global__ void __launch_bounds__(Shape<D>::kThreads, 1)
 template <int D>
 bool run(const Queue& queue, const AttentionForward<bf16>& a) {
   using S = Shape<D>;
-  const auto tiles = static_cast<int>(ceil_div(a.queries.longest, S::kRows));
-  const Grid grid{dim3(static_cast<unsigned>(tiles * a.queries.sequences), static_cast<unsigned>(a.heads)), dim3(S::kThreads), S::kShared};
+  const Grid grid{dim3(static_cast<unsigned>(blocks_of<S::kRows>(a.queries).count), static_cast<unsigned>(a.heads)), dim3(S::kThreads),
+                  S::kShared};
   if (grid.blocks.x == 0) return true;
   const Maps maps{map_of(a.q, S::kRows), map_of(a.k, S::kKeys), map_of(a.v, S::kKeys)};
   launch("attention_forward_sm90_kernel",
-         a.dropout.rate > 0 ? attention_forward_sm90_kernel<D, true> : attention_forward_sm90_kernel<D, false>, grid, queue, a, maps,
-         tiles);
+         a.dropout.rate > 0 ? attention_forward_sm90_kernel<D, true> : attention_forward_sm90_kernel<D, false>, grid, queue, a, maps);
   return true;
 }
 

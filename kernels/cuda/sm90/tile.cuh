@@ -81,6 +81,7 @@ struct Ring {
   __device__ void wait_empty(int i) const { ptx::barrier_wait(empty + i % kStages, (i / kStages & 1) ^ 1); }
   __device__ void wait_full(int i) const { ptx::barrier_wait(full + i % kStages, i / kStages & 1); }
   __device__ void release(int i) const {  // by every warp that has read it
+    __syncwarp();
     if (lane_of_warp() == 0) ptx::barrier_arrive(empty + i % kStages);
   }
 };
