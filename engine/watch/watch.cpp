@@ -270,7 +270,7 @@ void Watch::fail(int code, const std::string& reason) {
 void Watch::finish(std::unique_lock<std::mutex>& lock, RankEnd end) {
   finishing_ = true;
   end.last = last_collectives();
-  const bool ends_all = judge_ || failing_;
+  const bool ends_all = judge_ || !verdict_;
   lock.unlock();
   leave_in_bounded_time(end.code);
   std::signal(SIGTERM, SIG_IGN);  // as a launcher sends it when a rank is gone: we are leaving
