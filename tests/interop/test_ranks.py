@@ -74,9 +74,9 @@ def run_both(first, second):
     return subprocess.run(words, env=ENVIRONMENT, capture_output=True, text=True, timeout=60)
 
 
-def failing(call, at, number, under, command):
-    """The command as one whose n-th call of this name below a folder fails with this errno."""
-    return ["env", f"LD_PRELOAD={LIBRARY}", f"FAIL_UNDER={under}", f"FAIL_HOW={number}", f"FAIL_AT={at}", f"FAIL_CALLS={call}", *command]
+def failing(call, at, how, under, command):
+    """The command as one whose n-th call of this name below a folder fails with this errno, or is late."""
+    return ["env", f"LD_PRELOAD={LIBRARY}", f"FAIL_UNDER={under}", f"FAIL_HOW={how}", f"FAIL_AT={at}", f"FAIL_CALLS={call}", *command]
 
 
 def train(ranks, binary, corpus, run, *more, code=0):
@@ -219,6 +219,29 @@ def test_a_rank_that_rests_for_less_than_the_allowed_silence_disturbs_nothing(bi
     assert weights(run) == weights(three)
 
 
+def test_a_checkpoint_that_takes_long_is_waited_for_and_reported(binary, corpus, pair, tmp_path):  # noqa: F811
+    run = tmp_path / "run"
+    one = rank_command(binary, corpus, run, "--set", "ranks.silence_s=2")
+    done = run_both(failing("fsync", 1, "late", run / "checkpoints", one), one)
+    assert done.returncode == 0, done.stderr
+    reports = [line for line in done.stderr.splitlines() if line.startswith("warning: ranks have waited")]
+    assert reports and all("rank 0 lives and does not come" in line for line in reports), done.stderr
+    assert weights(run) == weights(pair)
+
+
+def test_a_rank_that_lives_and_does_not_come_is_given_up_after_the_timeout(binary, corpus, pair, tmp_path):  # noqa: F811
+    run = tmp_path / "run"
+    one = rank_command(binary, corpus, run, "--set", "ranks.timeout_s=2")
+    begin = time.monotonic()
+    done = run_both(failing("fsync", 1, "late", run / "checkpoints", one), one)
+    assert done.returncode == 6, done.stderr
+    assert time.monotonic() - begin < 30
+    assert len(errors_of(done.stderr)) == 1 and "rank 0 lives and does not come" in errors_of(done.stderr)[0], done.stderr
+    assert {end["code"] for end in exits(run).values()} == {6}
+    train(2, binary, corpus, run, "--resume")
+    assert weights(run) == weights(pair)
+
+
 def test_a_run_resumes_from_each_step_to_the_same_bits(binary, corpus, pair, tmp_path):  # noqa: F811
     whole = tmp_path / "whole"
     train(2, binary, corpus, whole, "--set", "checkpoint.every=1", "--set", "checkpoint.keep=24")
@@ -227,8 +250,8 @@ def test_a_run_resumes_from_each_step_to_the_same_bits(binary, corpus, pair, tmp
     assert len(kept) == 24
     for checkpoint in (kept[0], kept[3], kept[4], kept[13], kept[22]):
         run = tmp_path / checkpoint.name
-        shutil.copytree(whole, run, ignore=lambda _, names: [n for n in names if n.startswith("stage") and n != checkpoint.name] + ["model"])
-        shutil.copytree(checkpoint, run / "checkpoints" / checkpoint.name, dirs_exist_ok=True)
+        shutil.copytree(whole, run, ignore=shutil.ignore_patterns("model", "checkpoints"))
+        shutil.copytree(checkpoint, run / "checkpoints" / checkpoint.name)
         train(2, binary, corpus, run, "--resume")
         assert weights(run) == weights(pair), checkpoint.name
 
