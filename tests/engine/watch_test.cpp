@@ -56,7 +56,7 @@ void barrier(Communicator& c, Watch& watch) {
 
 TEST(Watch, lets_ranks_come_and_go_in_order) {
   Seen seen;
-  watched(4, {0.5, 2}, seen, [](Communicator& c, Watch& w) {
+  watched(4, {5, 20}, seen, [](Communicator& c, Watch& w) {
     for (int n = 0; n < 100; ++n) barrier(c, w);
     std::this_thread::sleep_for(c.rank() * 100ms);
   });
@@ -67,7 +67,7 @@ TEST(Watch, lets_ranks_come_and_go_in_order) {
 TEST(Watch, tells_all_why_one_failed_and_the_user_once) {
   for (const int culprit : {0, 1, 2}) {
     Seen seen;
-    watched(3, {2, 0}, seen, [&](Communicator& c, Watch& w) {
+    watched(3, {5, 0}, seen, [&](Communicator& c, Watch& w) {
       barrier(c, w);
       if (c.rank() == culprit) w.fail(5, "no space left");
       barrier(c, w);
@@ -83,7 +83,7 @@ TEST(Watch, tells_all_why_one_failed_and_the_user_once) {
 
 TEST(Watch, lets_one_rank_speak_where_all_fail_together) {
   Seen seen;
-  watched(4, {2, 0}, seen, [](Communicator& c, Watch& w) {
+  watched(4, {5, 0}, seen, [](Communicator& c, Watch& w) {
     barrier(c, w);
     w.fail(7, "not a number");
   });
@@ -116,9 +116,9 @@ TEST(Watch, names_a_rank_that_ends_without_a_word) {
 
 TEST(Watch, reports_a_slow_rank_that_lives_and_waits_for_it) {
   Seen seen;
-  watched(3, {0.3, 30}, seen, [](Communicator& c, Watch& w) {
+  watched(3, {1, 30}, seen, [](Communicator& c, Watch& w) {
     barrier(c, w);
-    if (c.rank() == 1) std::this_thread::sleep_for(800ms);
+    if (c.rank() == 1) std::this_thread::sleep_for(2500ms);
     barrier(c, w);
   });
   EXPECT_TRUE(seen.ends.empty());
@@ -129,9 +129,9 @@ TEST(Watch, reports_a_slow_rank_that_lives_and_waits_for_it) {
 
 TEST(Watch, gives_a_slow_rank_up_after_the_timeout) {
   Seen seen;
-  watched(3, {0.2, 0.6}, seen, [](Communicator& c, Watch& w) {
+  watched(3, {1, 1.5}, seen, [](Communicator& c, Watch& w) {
     barrier(c, w);
-    if (c.rank() == 2) std::this_thread::sleep_for(1500ms);
+    if (c.rank() == 2) std::this_thread::sleep_for(4s);
     barrier(c, w);
   });
   ASSERT_EQ(seen.ends.size(), 3u);
@@ -145,7 +145,7 @@ TEST(Watch, gives_a_slow_rank_up_after_the_timeout) {
 
 TEST(Watch, keeps_the_last_collectives_and_the_open_one) {
   Seen seen;
-  watched(2, {2, 0}, seen, [](Communicator& c, Watch& w) {
+  watched(2, {5, 0}, seen, [](Communicator& c, Watch& w) {
     for (int n = 0; n < 100; ++n) barrier(c, w);
     w.begin("broadcast", 12);
     if (c.rank() == 1) w.fail(3, "a file is gone");
