@@ -13,8 +13,9 @@ Launcher launcher(const Environment& environment) {
     const char* value = environment(name);
     return value ? std::atoi(value) : 0;
   };
-  if (number("OMPI_COMM_WORLD_SIZE") > 0) return Launcher::mpi;
-  if (environment("PMIX_RANK")) return Launcher::mpi;  // srun --mpi=pmix
+  // One task needs no MPI, and a build without it none.
+  if (const int size = number("OMPI_COMM_WORLD_SIZE"); size > 0) return size > 1 ? Launcher::mpi : Launcher::none;
+  if (environment("PMIX_RANK")) return number("SLURM_STEP_NUM_TASKS") == 1 ? Launcher::none : Launcher::mpi;  // srun --mpi=pmix
   if (number("SLURM_STEP_NUM_TASKS") > 1)
     throw UsageError("srun started several tasks that cannot find each other; use srun --mpi=pmix, or mpirun within the allocation");
   if (number("PMI_SIZE") > 1)

@@ -7,6 +7,9 @@ save      a kill at each call of one checkpoint save; the run then resumed must 
 annotate  a kill at each call of one annotate; the same command must then end in the same file, byte by byte
 run       a kill of a training run at a time drawn by chance; resumed, the same weights
 ranks     a kill of one rank of three at a time drawn by chance: all must be gone within five seconds; resumed, the same weights
+hang-ranks    the same by SIGSTOP: named, and all gone within five seconds after ranks.silence_s = 2, with 6; resumed, the same weights
+resume-ranks  two ranks resume from each step of 200; the weights of the undisturbed run, byte by byte
+full-ranks    the n-th call of a save by rank 0 of two finds no space: 5 of all and one line; resumed, the same weights
 ERRNO-save, ERRNO-annotate, ERRNO-start   the n-th call fails: exit code and one line, or a finished run with the same result; nothing else left
 """
 
@@ -30,6 +33,7 @@ TOP = pathlib.Path(__file__).resolve().parents[1]
 CODES = {2, 3, 4, 5, 75}
 CHANGING = "open,write,pwrite,fsync,ftruncate,rename,mkdir,unlink,close"
 ALL = CHANGING + ",read"
+WRITING = "write,pwrite,fsync,ftruncate,rename,mkdir"  # what a full disk refuses for certain
 RANKS_ENVIRONMENT = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1", "OMPI_MCA_mpi_yield_when_idle": "1",
                      "OMPI_MCA_rmaps_base_oversubscribe": "1", "OMPI_MCA_hwloc_base_binding_policy": "none"}
 FAULTS = {"enospc": (errno.ENOSPC, CHANGING), "edquot": (errno.EDQUOT, CHANGING), "eio": (errno.EIO, ALL), "eintr": (errno.EINTR, "open,write,pwrite,read"),
@@ -69,21 +73,23 @@ class Bench:
         self.say(*self.annotate(f / "whole.h5ad"))
         (f / "ready").touch()
 
-    def training(self, run, steps, every=1):
+    def training(self, run, steps, every=1, *more):
         values = ['model.preset="tiny"', "data.max_cell_tokens=64", "data.max_text_tokens=64", "train.batch_size=8", "stage1.steps=0",
                   f"stage2.steps={steps}", 'stage2.decay="constant"', "stage2.warmup=0", f"checkpoint.every={every}", "checkpoint.keep=2", "train.log_every=1",
                   f'data.corpus=["{self.folder}/c.h5"]']
-        return ["pretrain", "--run", run, "--quiet", "--threads", 1, "--resume", *(word for v in values for word in ("--set", v))]
+        return ["pretrain", "--run", run, "--quiet", "--threads", 1, "--resume", *(word for v in [*values, *more] for word in ("--set", v))]
 
-    def learn_ranks(self):
-        """What three undisturbed ranks make of it, and in what time."""
-        run = self.folder / "three"
-        shutil.rmtree(run, ignore_errors=True)
+    def learn(self, run, words):
+        """What an undisturbed job of ranks makes of it, and in what time."""
         begin = time.monotonic()
-        done = subprocess.run(of_ranks(self, run), env=os.environ | RANKS_ENVIRONMENT, capture_output=True, text=True)
+        done = subprocess.run(words, env=os.environ | RANKS_ENVIRONMENT, capture_output=True, text=True)
         if done.returncode:
-            sys.exit(f"chaos: three ranks: {done.stderr}")
+            sys.exit(f"chaos: ranks: {done.stderr}")
         self.ranks_seconds, self.ranks_weights = time.monotonic() - begin, hashes(run / "model", "*.safetensors")
+
+    def fresh(self, name):
+        shutil.rmtree(self.folder / name, ignore_errors=True)
+        return self.folder / name
 
     def annotate(self, out):
         return ["annotate", self.folder / "a.h5ad", "--model", self.folder / "whole/model", "--texts", self.folder / "t.json", "--threads", 1, "--out", out]
@@ -164,29 +170,72 @@ def state_of(process):
         return None
 
 
-def of_ranks(bench, run):
-    return ["mpirun", "-np", "3", *map(str, (bench.binary, *bench.training(run, 12))), "--set", "train.batch_size=12"]
+def mpirun(bench, *ranks):
+    """One job of ranks, each given as (how many, words before the program, its command)."""
+    words = ["mpirun"]
+    for number, before, command in ranks:
+        words += [":"] * (len(words) > 1) + ["-np", str(number), *map(str, before), str(bench.binary), *map(str, command)]
+    return words
 
 
-def ranks_point(bench, number):
+def three_ranks(bench, run):
+    return mpirun(bench, (3, (), bench.training(run, 12, 1, "train.batch_size=12", "ranks.silence_s=2")))
+
+
+def ended_together(words, run, weights):
+    done = subprocess.run(words, env=os.environ | RANKS_ENVIRONMENT, capture_output=True, text=True, timeout=120)
+    return done.returncode == 0 and hashes(run / "model", "*.safetensors") == weights and not list(run.rglob("*.partial-*")), done.stderr.strip()[-200:]
+
+
+def ranks_point(bench, number, how):
     chance = random.Random(number)
-    environment = os.environ | RANKS_ENVIRONMENT
     with tempfile.TemporaryDirectory(dir=bench.folder) as folder:
         run = pathlib.Path(folder) / "run"
-        process = subprocess.Popen(of_ranks(bench, run), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(three_ranks(bench, run), env=os.environ | RANKS_ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         time.sleep(chance.uniform(0.2, 1.0) * bench.ranks_seconds)
         ranks = [int(p) for p in os.listdir("/proc") if p.isdigit() and (state_of(p) or (0, ""))[0] == process.pid]
-        killed, begin = False, time.monotonic()
+        hit, begin = False, time.monotonic()
         if ranks:
-            os.kill(chance.choice(sorted(ranks)), signal.SIGKILL)
-            killed = True
-        process.wait(timeout=60)
+            os.kill(chance.choice(sorted(ranks)), how)
+            hit = True
+        _, said = process.communicate(timeout=60)
         while any((state_of(p) or (0, "Z"))[1] != "Z" for p in ranks) and time.monotonic() - begin < 60:
             time.sleep(0.01)
-        gone = time.monotonic() - begin
-        done = subprocess.run(of_ranks(bench, run), env=environment, capture_output=True, text=True, timeout=120)
-        same = done.returncode == 0 and hashes(run / "model", "*.safetensors") == bench.ranks_weights and not list(run.rglob("*.partial-*"))
-        return {"killed": killed and process.returncode != 0, "right": same and gone <= 5, "gone_s": round(gone, 3), "said": done.stderr.strip()[-200:]}
+        gone = time.monotonic() - begin - (2 if how == signal.SIGSTOP else 0)
+        hit = hit and process.returncode != 0  # else it had ended before
+        named = said.count("hangs: no sign of life" if how == signal.SIGSTOP else "is lost: its process ended")
+        same, again = ended_together(three_ranks(bench, run), run, bench.ranks_weights)
+        right = same and gone <= 5 and (how == signal.SIGKILL or not hit or process.returncode == 6)
+        return {"killed": hit, "right": right, "gone_s": round(gone, 3), "code": process.returncode, "named": named, "said": again}
+
+
+RESUMED = (200, 1, "train.batch_size=12", "stage1.steps=50", "stage2.steps=150", "checkpoint.keep=200")
+
+
+def resume_point(bench, number):
+    """From the checkpoint of one step alone, as two ranks left it."""
+    whole, name = bench.folder / "each", sorted(os.listdir(bench.folder / "each/checkpoints"))[number - 1]
+    with tempfile.TemporaryDirectory(dir=bench.folder) as folder:
+        run = pathlib.Path(folder) / "run"
+        (run / "checkpoints").mkdir(parents=True)
+        for file in ("config.resolved.toml", "manifest.json", "train.jsonl"):
+            shutil.copy(whole / file, run)
+        shutil.copytree(whole / "checkpoints" / name, run / "checkpoints" / name)
+        same, said = ended_together(mpirun(bench, (2, (), bench.training(run, *RESUMED, "checkpoint.every=0"))), run, bench.ranks_weights)
+        return {"killed": True, "right": same, "said": said}
+
+
+def full_point(bench, number):
+    with tempfile.TemporaryDirectory(dir=bench.folder) as folder:
+        run = pathlib.Path(folder) / "run"
+        shutil.copytree(bench.folder / "half", run)
+        command = bench.training(run, 2)
+        fault = ["env", f"LD_PRELOAD={bench.library}", f"FAIL_UNDER={run}/checkpoints", f"FAIL_HOW={errno.ENOSPC}", f"FAIL_AT={number}", f"FAIL_CALLS={WRITING}"]
+        done = subprocess.run(mpirun(bench, (1, fault, command), (1, (), command)), env=os.environ | RANKS_ENVIRONMENT, capture_output=True, text=True, timeout=60)
+        lines = [line for line in done.stderr.splitlines() if line.startswith("langcell:")]
+        clean = done.returncode == 0 or (done.returncode == 5 and len(lines) == 1)
+        same, said = ended_together(mpirun(bench, (2, (), command)), run, bench.ranks_weights)
+        return {"code": done.returncode, "right": clean and same, "said": said or (lines or [""])[-1][:300]}
 
 
 def count(bench, kind, calls):
@@ -205,9 +254,20 @@ def points(bench, campaign, every):
     """(number, what to do) for each point of a campaign."""
     if campaign == "run":
         return [(n, lambda n=n: run_point(bench, n)) for n in range(1, 1 + 1000 // every)]
-    if campaign == "ranks":
-        bench.learn_ranks()
-        return [(n, lambda n=n: ranks_point(bench, n)) for n in range(1, 1 + 300 // every)]
+    if campaign in ("ranks", "hang-ranks"):
+        run = bench.fresh("three")
+        bench.learn(run, three_ranks(bench, run))
+        how = signal.SIGKILL if campaign == "ranks" else signal.SIGSTOP
+        return [(n, lambda n=n: ranks_point(bench, n, how)) for n in range(1, 1 + 300 // every)]
+    if campaign == "resume-ranks":
+        run = bench.fresh("each")
+        bench.learn(run, mpirun(bench, (2, (), bench.training(run, *RESUMED))))
+        return [(n, lambda n=n: resume_point(bench, n)) for n in range(1, 201, every)]
+    if campaign == "full-ranks":
+        run = bench.fresh("two")
+        shutil.copytree(bench.folder / "half", run)
+        bench.learn(run, mpirun(bench, (2, (), bench.training(run, 2))))
+        return [(n, lambda n=n: full_point(bench, n)) for n in range(1, count(bench, "save", WRITING) + 1, every)]
     if campaign in ("save", "annotate"):
         return [(n, lambda n=n: kill_point(bench, campaign, n)) for n in range(1, count(bench, campaign, ALL) + 1, every)]
     fault, kind = campaign.split("-")
@@ -216,18 +276,25 @@ def points(bench, campaign, every):
     return [(n, lambda n=n: fault_point(bench, kind, fault, n)) for n in range(1, total + 1, step)]
 
 
-CAMPAIGNS = ["save", "annotate", "run", "ranks"] + [f"{fault}-{kind}" for kind in ("save", "annotate", "start") for fault in FAULTS]
+CAMPAIGNS = ["save", "annotate", "run", "ranks", "hang-ranks", "resume-ranks", "full-ranks"] + [f"{fault}-{kind}" for kind in ("save", "annotate", "start") for fault in FAULTS]
 
 
 def table(log):
-    sums = collections.defaultdict(lambda: [0, 0, 0])
+    sums, gone = collections.defaultdict(lambda: [0, 0, 0]), collections.defaultdict(list)
     for line in map(json.loads, log.read_text().splitlines() if log.exists() else []):
         row = sums[line["campaign"]]
         row[0] += 1
         row[1] += line.get("killed", False) or line.get("code", 0) != 0
         row[2] += not line["right"]
+        if line.get("killed") and "gone_s" in line:
+            gone[line["campaign"]].append(line["gone_s"])
     lines = ["| campaign | points | ended by the fault | wrong |", "| --- | ---: | ---: | ---: |"]
-    return "\n".join(lines + [f"| {name} | {row[0]} | {row[1]} | {row[2]} |" for name, row in sums.items()]), sum(row[2] for row in sums.values())
+    lines += [f"| {name} | {row[0]} | {row[1]} | {row[2]} |" for name, row in sums.items()]
+    for name, seconds in gone.items():
+        seconds.sort()
+        lines.append(f"{name}: seconds until all were gone: median {seconds[len(seconds) // 2]}, 99th percentile {seconds[(len(seconds) * 99 - 1) // 100]}, "
+                     f"longest {seconds[-1]}")
+    return "\n".join(lines), sum(row[2] for row in sums.values())
 
 
 def main():

@@ -5,8 +5,6 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <csignal>
-#include <filesystem>
-#include <new>
 
 #include "engine/build.h"
 #include "engine/errors.h"
@@ -56,13 +54,8 @@ int main(int argc, char** argv) {
     if (argc > 1 && argv[1][0] != '-' && std::ranges::find(commands, argv[1]) == commands.end())
       return fail(2, fmt::format("unknown command '{}'; there are: {}", argv[1], fmt::join(commands, ", ")));
     return fail(2, fmt::format("{} (langcell --help, or langcell COMMAND --help, shows what there is)", e.what()));
-  } catch (const lc::Error& e) {
-    return fail(e.exit_code(), e.what());
-  } catch (const std::filesystem::filesystem_error& e) {
-    return fail(5, fmt::format("{}: {}; check the path, its permissions and the space left", e.path1().string(), e.code().message()));
-  } catch (const std::bad_alloc&) {
-    return fail(5, "out of memory; use a smaller batch_size, or fewer threads");
-  } catch (const std::exception& e) {
-    return fail(70, fmt::format("internal error: {}; please report it with the command that caused it", e.what()));
+  } catch (...) {
+    const lc::Failure failure = lc::failure_in_flight();
+    return failure.line.empty() ? failure.code : fail(failure.code, failure.line);
   }
 }

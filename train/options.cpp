@@ -122,6 +122,8 @@ void each_key(O& o, Visit visit) {
   visit(Key{"validate.every", free}, o.validate.every, kFromZero);
   visit(Key{"checkpoint.every", free}, o.checkpoint.every, kFromZero);
   visit(Key{"checkpoint.keep", free}, o.checkpoint.keep, kFromOne);
+  visit(Key{"ranks.silence_s", free}, o.ranks.silence_s, kFromZero);
+  visit(Key{"ranks.timeout_s", free}, o.ranks.timeout_s, kFromZero);
 }
 
 // ---- Values from TOML

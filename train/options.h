@@ -66,6 +66,10 @@ struct CheckpointOptions {
   std::int64_t every = 500, keep = 3;  // every 0: only at the end of a stage and on request
 };
 
+struct RanksOptions {
+  double silence_s = 30, timeout_s = 1800;  // no sign of life, or waited for in a collective, for so long: the run ends; 0: never
+};
+
 struct Options {
   ModelOptions model;
   DataOptions data;
@@ -73,6 +77,7 @@ struct Options {
   StageOptions stage1, stage2;
   ValidateOptions validate;
   CheckpointOptions checkpoint;
+  RanksOptions ranks;
   Options();
   const StageOptions& stage(int number) const { return number == 1 ? stage1 : stage2; }
 };
@@ -85,7 +90,7 @@ Options read_options(const std::filesystem::path& file, const std::vector<std::s
 std::string to_toml(const Options& options);  // every key; starts the same run again
 
 // UsageError naming the first key that differs and must not: a resumed run may change steps (or epochs), every, keep, log_every, device,
-// threads.
+// threads, silence_s, timeout_s.
 void require_resumable(const Options& before, const Options& now);
 
 }  // namespace lc

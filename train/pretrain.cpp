@@ -6,6 +6,7 @@
 #include <chrono>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "engine/build.h"
 #include "engine/errors.h"
@@ -351,6 +352,8 @@ void Run::finish() {
 
 PretrainOutcome Run::operator()() {
   const auto begin = Clock::now();
+  std::optional<StopRequest> listening;
+  if (ranks_.size() > 1) listening.emplace();  // at once: a launcher sends SIGTERM when a rank is gone, and the others are to say why
   if (setup_.resume == Resume::yes && has_manifest(setup_.run / "model")) {
     setup_.say(fmt::format("{}: this run is finished", setup_.run.string()));
     return {0, 0, setup_.run / "model"};
@@ -373,7 +376,7 @@ PretrainOutcome Run::operator()() {
   open_folder();
   done_before_ = start_.step + (start_.stage == 2 ? steps[1] : 0);
   progress_ = std::make_unique<Progress>(total, done_before_, setup_.progress);
-  const StopRequest listening;
+  if (!listening) listening.emplace();
   for (const int stage : {1, 2}) {
     if (options_.stage(stage).runs() && stage >= start_.stage) run_stage(stage);
   }

@@ -118,9 +118,11 @@ PendingStep Step::begin(std::uint32_t number, const std::vector<Samples>& micro_
 StepResult Step::finish(const PendingStep& step) {
   if (step.result) return *step.result;
   StepResult r = step.known;
-  double totals[] = {0, 0, static_cast<double>(r.tokens)};
+  std::vector<double> totals(3 + static_cast<std::size_t>(ranks_.size()));  // behind the sums: which rank's own were not finite
+  totals[2] = static_cast<double>(r.tokens);
   for (const Tensor& sum : step.mgm) totals[0] += sum.item();
   for (const Tensor& sum : step.matching) totals[1] += sum.item();
+  totals[3 + static_cast<std::size_t>(ranks_.rank())] = !std::isfinite(totals[0] + totals[1]);
   ranks_.all_reduce_sum(std::span<double>(totals));
   r.tokens = static_cast<std::int64_t>(totals[2]);
   if (rule_.mgm > 0 && step.masked_tokens > 0) r.mgm = totals[0] / step.masked_tokens;
@@ -133,7 +135,7 @@ StepResult Step::finish(const PendingStep& step) {
   }
   if (!step.gradient_norm) return r;
   r.gradient_norm = step.gradient_norm.item();
-  require_finite(step, r);
+  require_finite(step, r, std::span(totals).subspan(3));
   return r;
 }
 
@@ -295,16 +297,25 @@ void Step::objectives(const GlobalBatch& batch, const MicroBatch& m, const Contr
   seed(loss, Tensor::scalar(rule_.matching / static_cast<float>(c.pairs.size()), queue()));
 }
 
-void Step::require_finite(const PendingStep& step, const StepResult& r) const {
+void Step::require_finite(const PendingStep& step, const StepResult& r, std::span<const double> rank_failed) const {
   if (std::isfinite(r.gradient_norm) && std::isfinite(r.loss)) return;
+  std::vector<std::size_t> where;
+  for (std::size_t k = 0; k < rank_failed.size(); ++k) {
+    if (rank_failed[k] > 0) where.push_back(k);
+  }
+  const bool several = rank_failed.size() > 1;
+  const std::string ranks = !several                             ? ""
+                            : where.size() == rank_failed.size() ? ", on every rank"
+                            : where.empty()                      ? ", on no rank alone"
+                                                                 : fmt::format(", on rank {}", fmt::join(where, ", "));
   std::string losses;
   for (const auto& [name, value] :
        {std::pair{"mgm", r.mgm}, {"cell_cell", r.cell_cell}, {"cell_text", r.cell_text}, {"matching", r.matching}}) {
     if (value) losses += fmt::format("{} {}, ", name, *value);
   }
   throw NumericalError(fmt::format(
-      "stage {}, step {}: {}gradient norm {}; samples {}; nothing was updated: lower the learning rate, or look with --check-finite",
-      rule_.stage, step.number + 1, losses, r.gradient_norm, fmt::join(step.samples, " ")));
+      "stage {}, step {}{}: {}gradient norm {}; samples {}; nothing was updated: lower the learning rate, or look with --check-finite",
+      rule_.stage, step.number + 1, ranks, losses, r.gradient_norm, fmt::join(step.samples, " ")));
 }
 
 }  // namespace lc

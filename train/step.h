@@ -1,6 +1,7 @@
 // One optimiser step of LangCell over all ranks. step.cpp shows it from top to bottom.
 #pragma once
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "engine/comm.h"
@@ -54,8 +55,8 @@ class Step {
  public:
   Step(LangCell& model, const Dataset& data, Communicator& ranks, const StepRule& rule)
       : model_(model), data_(data), ranks_(ranks), rule_(rule) {}
-  // `number` counts from 0 within the stage; micro_batches: this rank's samples. NumericalError naming step, loss and samples when a loss
-  // or the gradient is not finite: then nothing was updated. losses_only: no dropout, no tape.
+  // `number` counts from 0 within the stage; micro_batches: this rank's samples. NumericalError naming step, ranks, losses and samples when
+  // a loss or the gradient is not finite: then nothing was updated. losses_only: no dropout, no tape.
   StepResult run(std::uint32_t number, const std::vector<Samples>& micro_batches, float lr, Update update = Update::optimiser);
   // The same in two halves: begin() does not wait for a device, but for the z that negatives are drawn from; finish() reads the numbers.
   // On the CPU begin() has looked at them already, before it updated.
@@ -72,7 +73,7 @@ class Step {
   void objectives(const GlobalBatch& batch, const MicroBatch& m, const Contrast& c, Encoded& e, PendingStep& step, Tape* tape) const;
   PassOptions options(bool training) const;
   const Queue& queue() const { return model_.parameters().queue(); }
-  void require_finite(const PendingStep& step, const StepResult& result) const;
+  void require_finite(const PendingStep& step, const StepResult& result, std::span<const double> rank_failed) const;
 
   LangCell& model_;
   const Dataset& data_;

@@ -9,22 +9,29 @@ namespace {
 
 std::atomic<int> asked_by = 0;
 constexpr int kSignals[] = {SIGINT, SIGTERM, SIGUSR1};
-void (*before[std::size(kSignals)])(int) = {};
+struct sigaction before[std::size(kSignals)] = {};
+stack_t stack_before = {};
+alignas(16) char stack_of_signals[std::size_t{1} << 16];
 
-void remember(int number) {
-  asked_by = number;
-  std::signal(number, SIG_DFL);
-}
+void remember(int number) { asked_by = number; }
 
 }  // namespace
 
+// A signal is written to the stack of the thread it finds, which is this one where it may be. oneDNN's product for AVX-512 (2.6.3) keeps
+// another address in the stack's register for a while, and the heap lay there: so signals have a stack of their own.
 StopRequest::StopRequest() {
   asked_by = 0;
-  for (std::size_t i = 0; i < std::size(kSignals); ++i) before[i] = std::signal(kSignals[i], remember);
+  const stack_t own{.ss_sp = stack_of_signals, .ss_flags = 0, .ss_size = sizeof stack_of_signals};
+  ::sigaltstack(&own, &stack_before);
+  struct sigaction action {};
+  action.sa_handler = remember;
+  action.sa_flags = SA_ONSTACK | SA_RESTART | static_cast<int>(SA_RESETHAND);  // the second one ends the process
+  for (std::size_t i = 0; i < std::size(kSignals); ++i) ::sigaction(kSignals[i], &action, &before[i]);
 }
 
 StopRequest::~StopRequest() {
-  for (std::size_t i = 0; i < std::size(kSignals); ++i) std::signal(kSignals[i], before[i]);
+  for (std::size_t i = 0; i < std::size(kSignals); ++i) ::sigaction(kSignals[i], &before[i], nullptr);
+  ::sigaltstack(&stack_before, nullptr);
 }
 
 bool StopRequest::asked() { return asked_by != 0; }

@@ -4,7 +4,7 @@
 
 namespace lc {
 
-class StopRequest {  // listens while it lives
+class StopRequest {  // listens while it lives; made and destroyed by the first thread, to which signals go
  public:
   StopRequest();
   ~StopRequest();

@@ -25,7 +25,10 @@ TEST(Launch, mpirun_and_srun_with_pmix_are_ranks_of_mpi_and_nothing_is_none) {
   EXPECT_EQ(launcher(with({})), Launcher::none);
 }
 
-TEST(Launch, one_task_of_a_launcher_without_mpi_runs_alone) {
+TEST(Launch, one_task_runs_alone_whoever_started_it_and_needs_no_mpi) {
+  EXPECT_EQ(launcher(with({{"OMPI_COMM_WORLD_SIZE", "1"}, {"PMIX_RANK", "0"}})), Launcher::none);
+  EXPECT_EQ(launcher(with({{"OMPI_COMM_WORLD_SIZE", "1"}, {"SLURM_STEP_NUM_TASKS", "2"}})), Launcher::none);  // its daemons were two
+  EXPECT_EQ(launcher(with({{"PMIX_RANK", "0"}, {"SLURM_STEP_NUM_TASKS", "1"}})), Launcher::none);
   EXPECT_EQ(launcher(with({{"SLURM_STEP_NUM_TASKS", "1"}})), Launcher::none);
   EXPECT_EQ(launcher(with({{"RANK", "0"}, {"WORLD_SIZE", "1"}})), Launcher::none);
 }

@@ -1,5 +1,5 @@
 // libfail.so, for LD_PRELOAD: counts the calls that touch files below FAIL_UNDER and lets the FAIL_AT-th of them fail.
-// FAIL_CALLS  names, by commas (default: every one below but malloc)   FAIL_HOW  an errno's number, `kill` or `short`
+// FAIL_CALLS  names, by commas (default: every one below but malloc)   FAIL_HOW  an errno's number, `kill`, `short` or `late` (5 s)
 // FAIL_LOG    gets one line per process that ends: calls counted, files below FAIL_UNDER still open, names of the calls
 // malloc      counts from the first open below FAIL_UNDER on: what comes before is start-up
 #include <dlfcn.h>
@@ -22,7 +22,7 @@ extern "C" void* __libc_memalign(size_t, size_t);
 
 namespace {
 
-enum class How { nothing, error, kill, cut };
+enum class How { nothing, error, kill, cut, late };
 
 struct Plan {
   const char* under = std::getenv("FAIL_UNDER");
@@ -31,7 +31,11 @@ struct Plan {
   const char* log = std::getenv("FAIL_LOG");
   const char* how_text = std::getenv("FAIL_HOW");
   long at = std::getenv("FAIL_AT") ? std::atol(std::getenv("FAIL_AT")) : 0;
-  How how = !how_text ? How::nothing : !std::strcmp(how_text, "kill") ? How::kill : !std::strcmp(how_text, "short") ? How::cut : How::error;
+  How how = !how_text                          ? How::nothing
+            : !std::strcmp(how_text, "kill")  ? How::kill
+            : !std::strcmp(how_text, "short") ? How::cut
+            : !std::strcmp(how_text, "late")  ? How::late
+                                              : How::error;
   int code = how == How::error ? std::atoi(how_text) : EIO;
 };
 
@@ -68,6 +72,10 @@ bool strikes(const char* call) {
   if (plan().how == How::kill) {
     ::kill(::getpid(), SIGKILL);
     for (;;) ::pause();
+  }
+  if (plan().how == How::late) {
+    ::sleep(5);
+    return false;
   }
   return true;
 }

@@ -30,6 +30,8 @@ TEST(Options, DefaultsAreThoseOfTheContract) {
   EXPECT_EQ(o.stage2.objectives.matching, 1);
   EXPECT_EQ(o.stage2.same_text, kernels::SamePairs::positive);
   EXPECT_EQ(o.checkpoint.keep, 3);
+  EXPECT_EQ(o.ranks.silence_s, 30);
+  EXPECT_EQ(o.ranks.timeout_s, 1800);
 }
 
 TEST(Options, AreReadFromToml) {
@@ -145,7 +147,7 @@ TEST(Options, AnOverrideIsCheckedLikeTheFile) {
 TEST(Options, AResumedRunMayChangeOnlyWhatDoesNotChangeItsPast) {
   const Options before = with("");
   for (const char* free : {"stage1.steps=5", "stage2.epochs=2", "validate.every=7", "checkpoint.every=7", "checkpoint.keep=1",
-                           "train.log_every=1", "train.device=cpu", "train.threads=2"}) {
+                           "ranks.silence_s=5", "ranks.timeout_s=60", "train.log_every=1", "train.device=cpu", "train.threads=2"}) {
     EXPECT_NO_THROW(require_resumable(before, with("", {free}))) << free;
   }
   for (const char* fixed : {"stage1.lr=5", "train.seed=1", "data.corpus=x.h5", "model.preset=tiny", "stage2.objectives.mgm=2",

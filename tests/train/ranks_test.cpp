@@ -86,6 +86,45 @@ TEST_F(Ranks, work_with_an_empty_share) {
 
 TEST_F(Ranks, give_equal_bits_twice) { EXPECT_EQ(train(corpus_, 3, 24, 1, 2)[1].weights, train(corpus_, 3, 24, 1, 2)[2].weights); }
 
+// One rank computes nonsense, as broken hardware does: it is named.
+TEST_F(Ranks, a_number_that_is_none_ends_all_and_names_its_rank) {
+  std::vector<std::string> said(3);
+  on_ranks(3, [&](Communicator& c) {
+    SmallModel m(corpus_);
+    const Parameters& weights = m.model->parameters();
+    if (c.rank() == 1) weights.master(*weights.find("cell_bert.encoder.layer.0.attention.self.query.bias"))[0] = std::nanf("");
+    Step step(*m.model, m.data, c, everything());
+    try {
+      step.run(6, {{3 * c.rank(), 3 * c.rank() + 1, 3 * c.rank() + 2}}, 1e-3f);
+    } catch (const NumericalError& e) {
+      said[static_cast<std::size_t>(c.rank())] = e.what();
+    }
+  });
+  for (const std::string& s : said) {
+    EXPECT_NE(s.find("stage 2, step 7, on rank 1: "), std::string::npos) << s;
+    EXPECT_NE(s.find("samples 0 1 2 3 4 5 6 7 8;"), std::string::npos) << s;
+  }
+}
+
+TEST_F(Ranks, abort_ends_the_collectives_of_all) {
+  int ended = 0;
+  std::mutex mutex;
+  EXPECT_THROW(on_ranks(3,
+                        [&](Communicator& c) {
+                          if (c.rank() == 2) c.abort(7);
+                          try {
+                            c.barrier();
+                          } catch (const PeerError& e) {
+                            EXPECT_NE(std::string(e.what()).find("code 7"), std::string::npos) << e.what();
+                            const std::lock_guard lock(mutex);
+                            ++ended;
+                            throw;
+                          }
+                        }),
+               PeerError);
+  EXPECT_EQ(ended, 3);
+}
+
 TEST_F(Ranks, a_rank_that_fails_ends_the_others) {
   int ended = 0;
   std::mutex mutex;

@@ -4,7 +4,12 @@
 #include <omp.h>
 #include <utf8proc.h>
 
+#include <chrono>
 #include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+#include <new>
+#include <thread>
 
 #include "engine/errors.h"
 #include "engine/machine.h"
@@ -52,8 +57,31 @@ DType precision_of(const Common& c, Work work) {
   return automatic_precision(work, queue_of(c).device);
 }
 
+// N copies of one command in each other's way are not what mpirun, srun or torchrun were asked for.
+static void require_one_process(const std::string& name) {
+  struct Started {
+    const char *by, *size, *rank;
+  };
+  for (const auto& [by, size, rank] : {Started{"mpirun", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"},
+                                       {"srun", "SLURM_STEP_NUM_TASKS", "SLURM_PROCID"},
+                                       {"torchrun", "WORLD_SIZE", "RANK"}}) {
+    const char *tasks = std::getenv(size), *task = std::getenv(rank);
+    if (!tasks || !task || std::atoi(tasks) <= 1) continue;
+    if (std::atoi(task) != 0) {  // the first one says it, before a launcher ends it because another has left
+      std::this_thread::sleep_for(std::chrono::seconds(1));
+      throw UsageError("");
+    }
+    throw UsageError(
+        fmt::format("langcell {0} is one process, and {1} started {2}; start it without {1}, or, where each task has an input and an "
+                    "output of its own, "
+                    "by 'env -u {3} langcell {0} …'",
+                    name, by, tasks, size));
+  }
+}
+
 CLI::App* add_command(CLI::App& program, const std::string& name, const std::string& what, const std::string& example) {
   CLI::App* command = program.add_subcommand(name, what);
+  if (name != "info" && name != "pretrain") command->parse_complete_callback([name] { require_one_process(name); });
   command->footer("example:\n  " + example + "\n");
   return command;
 }
@@ -63,6 +91,20 @@ void say(const Common& c, const std::string& line) {
 }
 
 void warn(const std::string& line) { fmt::print(stderr, "warning: {}\n", printable(line)); }
+
+Failure failure_in_flight() {
+  try {
+    throw;
+  } catch (const Error& e) {
+    return {e.exit_code(), e.what()};
+  } catch (const std::filesystem::filesystem_error& e) {
+    return {5, fmt::format("{}: {}; check the path, its permissions and the space left", e.path1().string(), e.code().message())};
+  } catch (const std::bad_alloc&) {
+    return {5, "out of memory; use a smaller batch_size, fewer threads, or fewer ranks on this machine"};
+  } catch (const std::exception& e) {
+    return {70, fmt::format("internal error: {}; please report it with the command that caused it", e.what())};
+  }
+}
 
 std::string printable(std::string_view text) {
   std::string out;

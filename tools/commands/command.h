@@ -22,10 +22,17 @@ void end(const Common& common);                       // prints the profile, whe
 Queue queue_of(const Common& common);                 // UsageError for a device this build lacks
 DType precision_of(const Common& common, Work work);  // auto, fp32, bf16
 
+// All but info and pretrain refuse to run as one of several tasks of a launcher, which would all do the same.
 CLI::App* add_command(CLI::App& program, const std::string& name, const std::string& what, const std::string& example);
 void say(const Common& common, const std::string& line);  // progress: standard error, unless quiet
 std::string printable(std::string_view text);             // one line of UTF-8: what a damaged file's names hold besides is written \xNN
 void warn(const std::string& line);                       // standard error, always
+
+struct Failure {
+  int code = 0;
+  std::string line;  // empty: nothing to say here
+};
+Failure failure_in_flight();  // of the exception that is being handled
 
 void register_info(CLI::App& program);
 void register_simulate(CLI::App& program);

@@ -5,13 +5,13 @@
 #include <omp.h>
 
 #include <cstdlib>
+#include <functional>
 #include <memory>
-#include <new>
 #include <nlohmann/json.hpp>
 
 #include "engine/errors.h"
 #include "engine/launch.h"
-#include "engine/memory.h"
+#include "engine/watch/watch.h"
 #include "tools/commands/command.h"
 #include "tools/report/run_report.h"
 #include "train/exits.h"
@@ -26,57 +26,29 @@ struct Flags {
   bool resume = false, seed_given = false;
 };
 
-// A rank that fails takes the others with it: they would wait for it for ever. A stop on request is all ranks' own.
-PretrainOutcome pretrain_on(std::unique_ptr<Communicator> ranks, const PretrainSetup& setup) {
-  if (ranks->size() == 1) return pretrain(setup, *ranks);
-  const int rank = ranks->rank();
-  const auto leave = [&](int code, const std::string& reason) {
-    if (code != UsageError("").exit_code()) record_exit(setup.run, {rank, code, reason});
-    fmt::print(stderr, "langcell: rank {}: error: {}\n", rank, printable(reason));
-    ranks->abort(code);
-  };
-  try {
-    if (queue_named(setup.options.train.device, "train.device").device != Device::cpu)
-      throw UsageError("train.device: several ranks run on CPUs only so far; set train.device = \"cpu\", or run one rank");
-    return pretrain(setup, *ranks);
-  } catch (const Stopped& e) {
-    record_exit(setup.run, {rank, e.exit_code(), e.what()});
-    ranks.reset();  // all ranks are here: MPI ends in order
-    throw;
-  } catch (const Error& e) {
-    leave(e.exit_code(), e.what());
-    throw;
-  } catch (const std::bad_alloc&) {
-    leave(5, "out of memory; use a smaller batch_size, or fewer ranks on this machine");
-    throw;
-  } catch (const std::exception& e) {
-    leave(70, e.what());
-    throw;
-  }
-}
-
-void run_pretrain(const Flags& f) {
+void run_here(const Flags& f, Communicator& ranks, const std::function<void(const Options&)>& configured) {
   PretrainSetup setup;
   setup.options = f.config.empty() ? parse_options("", f.set) : read_options(f.config, f.set);
   if (f.common.device != "auto") setup.options.train.device = f.common.device;
   if (f.common.precision != "auto") setup.options.train.precision = f.common.precision;
   if (f.seed_given) setup.options.train.seed = static_cast<std::int64_t>(f.common.seed);
   if (f.common.threads > 0) setup.options.train.threads = f.common.threads;
-  auto ranks = launcher(std::getenv) == Launcher::mpi ? comm_mpi() : comm_alone();
+  configured(setup.options);
   Common common = f.common;
-  const int rank = ranks->rank();
+  const int rank = ranks.rank();
   if (rank != 0) common.quiet = true;
   common.device = setup.options.train.device, common.threads = static_cast<int>(setup.options.train.threads);
-  if (common.threads == 0 && ranks->size() > 1) common.threads = threads_of_a_rank(std::getenv, omp_get_num_procs());
+  if (common.threads == 0 && ranks.size() > 1) common.threads = threads_of_a_rank(std::getenv, omp_get_num_procs());
   begin(common);
-  queue_of(common);
+  if (queue_of(common).device != Device::cpu && ranks.size() > 1)
+    throw UsageError("train.device: several ranks run on CPUs only so far; set train.device = \"cpu\", or run one rank");
   setup.run = f.run, setup.resume = f.resume ? Resume::yes : Resume::no;
   setup.say = [&](const std::string& line) { say(common, line); };
   setup.warn = [rank](const std::string& line) {
     if (rank == 0) warn(line);
   };
   if (common.quiet) setup.progress = Progress::Show::nothing;
-  const PretrainOutcome outcome = pretrain_on(std::move(ranks), setup);
+  const PretrainOutcome outcome = pretrain(setup, ranks);
   if (rank != 0) return;
   std::error_code unknown;
   if (outcome.steps > 0 || !std::filesystem::exists(f.run / "report.html", unknown)) report::write_run_report(f.run, f.run / "report.html");
@@ -87,6 +59,41 @@ void run_pretrain(const Flags& f) {
     fmt::print("model: {} ({} steps in {:.0f} s; report: {})\n", outcome.model.string(), outcome.steps, outcome.seconds,
                (f.run / "report.html").string());
   end(common);
+}
+
+// Each rank writes why it ends, one says it. Wrong usage leaves the run folder as it is.
+WatchSetup watch_setup(const Flags& f) {
+  WatchSetup setup;
+  setup.on_end = [&f](const RankEnd& end) {
+    if (end.code != UsageError("").exit_code()) record_exit(f.run, {end.rank, end.code, end.reason, end.last});
+    if (end.told == RankEnd::Told::here) fmt::print(stderr, "langcell: rank {}: error: {}\n", end.rank, printable(end.reason));
+  };
+  setup.warn = warn;
+  return setup;
+}
+
+// A rank that fails takes the others with it: they would wait for it for ever. A stop on request is all ranks' own.
+void run_watched(const Flags& f, std::unique_ptr<Communicator> several) {
+  auto ranks = std::make_unique<Watched>(std::move(several), watch_setup(f));
+  const int rank = ranks->rank();
+  try {
+    run_here(f, *ranks, [&](const Options& o) { ranks->watch().allow({o.ranks.silence_s, o.ranks.timeout_s}); });
+  } catch (const Stopped& e) {
+    record_exit(f.run, {rank, e.exit_code(), e.what(), {}});
+    ranks.reset();  // all ranks are here: they end in order
+    if (rank == 0) throw;
+    throw Stopped("");
+  } catch (...) {
+    const Failure failure = failure_in_flight();
+    ranks->watch().fail(failure.code, failure.line);
+    throw;
+  }
+}
+
+void run_pretrain(const Flags& f) {
+  auto ranks = launcher(std::getenv) == Launcher::mpi ? comm_mpi() : comm_alone();
+  if (ranks->size() > 1) return run_watched(f, std::move(ranks));
+  run_here(f, *ranks, [](const Options&) {});
 }
 
 }  // namespace
