@@ -42,7 +42,7 @@ TEST(TrainLog, ALineHoldsExactlyTheFieldsOfTheContract) {
   for (const auto& item : lines[0].items()) keys += item.key() + " ";
   EXPECT_EQ(keys,
             "stage step epoch loss mgm cell_cell cell_text matching lr grad_norm samples_per_s tokens_per_s data_s step_s "
-            "skipped_negatives peak_bytes ");
+            "skipped_negatives peak_bytes time ");
   EXPECT_EQ(lines[0]["loss"], 3.5);
   EXPECT_EQ(lines[0]["lr"], 1e-4);
   EXPECT_TRUE(lines[0]["cell_cell"].is_null());

@@ -15,6 +15,7 @@
 #include "models/langcell/model_folder.h"
 #include "tools/anndata/counts.h"
 #include "tools/commands/command.h"
+#include "tools/commands/run_facts.h"
 
 namespace lc {
 namespace {
@@ -94,27 +95,11 @@ Json describe_model(const fs::path& path, const Flags& f) {
           {"verified", f.verify}};
 }
 
-Json describe_run(const fs::path& path) {
-  Json lines = Json::array();
-  const std::string log = fs::exists(path / "train.jsonl") ? read_file(path / "train.jsonl") : "";
-  const std::size_t cut = log.find_last_of('\n', log.size() < 2 ? 0 : log.size() - 2);
-  const std::string last = log.substr(cut == std::string::npos ? 0 : cut + 1);
-  Json checkpoints = Json::array();
-  if (fs::is_directory(path / "checkpoints")) {
-    for (const auto& e : fs::directory_iterator(path / "checkpoints")) checkpoints.push_back(e.path().filename().string());
-  }
-  std::sort(checkpoints.begin(), checkpoints.end());
-  return {{"what", "run folder"},
-          {"finished", has_manifest(path / "model")},
-          {"checkpoints", checkpoints},
-          {"last_line", Json::parse(last, nullptr, false)}};
-}
-
 Json describe(const Flags& f) {
   const fs::path& p = f.file;
   if (!fs::exists(p)) throw DataError(fmt::format("{}: no such file or folder", p.string()));
   if (fs::is_directory(p)) {
-    if (fs::exists(p / "config.resolved.toml") && !fs::exists(p / "config.json")) return describe_run(p);
+    if (fs::exists(p / "config.resolved.toml") && !fs::exists(p / "config.json")) return run_facts(p);
     if (!fs::exists(p / "config.json") && !fs::exists(p / "MANIFEST.json")) return describe_counts(p);
     return describe_model(p, f);
   }

@@ -10,6 +10,7 @@
 #include <nlohmann/json.hpp>
 
 #include "engine/errors.h"
+#include "engine/folder_lock.h"
 #include "engine/launch.h"
 #include "engine/memory.h"
 #include "tools/commands/command.h"
@@ -26,9 +27,29 @@ struct Flags {
   bool resume = false, seed_given = false;
 };
 
+// Why it ended is written down for whoever finds it gone; not what was wrong with the command itself.
+PretrainOutcome pretrain_alone(const PretrainSetup& setup, Communicator& alone) {
+  const auto leave = [&](int code, const std::string& reason) {
+    if (code == UsageError("").exit_code() || FolderLock::is_held(setup.run)) return;  // held: the run is another process's
+    record_exit(setup.run, {0, code, reason});
+  };
+  try {
+    return pretrain(setup, alone);
+  } catch (const Error& e) {
+    leave(e.exit_code(), e.what());
+    throw;
+  } catch (const std::bad_alloc&) {
+    leave(5, "out of memory; use a smaller batch_size, or more accumulate");
+    throw;
+  } catch (const std::exception& e) {
+    leave(70, e.what());
+    throw;
+  }
+}
+
 // A rank that fails takes the others with it: they would wait for it for ever. A stop on request is all ranks' own.
 PretrainOutcome pretrain_on(std::unique_ptr<Communicator> ranks, const PretrainSetup& setup) {
-  if (ranks->size() == 1) return pretrain(setup, *ranks);
+  if (ranks->size() == 1) return pretrain_alone(setup, *ranks);
   const int rank = ranks->rank();
   const auto leave = [&](int code, const std::string& reason) {
     if (code != UsageError("").exit_code()) record_exit(setup.run, {rank, code, reason});
