@@ -50,7 +50,7 @@ class Walk {
   LangCell& model() { return *start_.model; }
 
   StagePlan walk_stage(int stage) {
-    constexpr std::int64_t kWalked = 6;
+    constexpr std::int64_t kWalked = 16;
     freeze_for_stage(options_, stage, {start_.cell_loaded, start_.text_loaded}, model().parameters());
     SampleOrder order(
         CellSet(data_.cells(), [](std::int64_t) { return true; }),
@@ -64,7 +64,7 @@ class Walk {
     const std::int64_t steps = std::min(kWalked, plan.steps), span = std::min(plan.steps, order.batches_per_epoch());
     std::map<std::pair<std::string, Direction>, ProfileRow> work;
     for (std::int64_t i = 0; i < steps; ++i) {
-      const Walked walked = walk_step(stage, (span - 1) * (i + 1) / steps, order);
+      const Walked walked = walk_step(stage, span * i / steps, order);
       plan.tokens += walked.tokens / static_cast<double>(steps);
       for (const ProfileRow& row : walked.work) add(work[{row.name, row.direction}], row, 1.0 / static_cast<double>(steps));
     }

@@ -51,12 +51,12 @@ class ShortRun {
     const std::int64_t most = std::max<std::int64_t>(2, std::ssize(batch_) / options_.train.accumulate);
     const double first = run(std::min(kFewest, most)).seconds, again = run(std::min(kFewest, most)).seconds;
     const double per_sample = std::min(first, again) / static_cast<double>(kFewest);
-    const auto count = std::clamp(static_cast<std::int64_t>(wanted_seconds / 4 / per_sample), std::min(kFewest, most), most);
+    const auto count = std::clamp(static_cast<std::int64_t>(wanted_seconds / 5 / per_sample), std::min(kFewest, most), most);
     run(count);  // memory is there after it
     std::vector<Timed> runs;
-    for (int i = 0; i < 3; ++i) runs.push_back(run(count));
-    std::sort(runs.begin(), runs.end(), [](const Timed& a, const Timed& b) { return a.seconds < b.seconds; });
-    return rates_of(runs[1]);
+    for (int i = 0; i < 4; ++i) runs.push_back(run(count));
+    const auto faster = [](const Timed& a, const Timed& b) { return a.seconds < b.seconds; };
+    return rates_of(*std::min_element(runs.begin(), runs.end(), faster));  // the least disturbed
   }
 
  private:
@@ -93,7 +93,7 @@ class ShortRun {
 
 double Rate::seconds(const ProfileRow& work) const {
   const double computing = flops_per_s > 0 ? work.flops / flops_per_s : 0, moving = bytes_per_s > 0 ? work.bytes / bytes_per_s : 0;
-  return std::max({computing, moving, call_s * work.calls});
+  return std::max(computing + moving, call_s * work.calls);
 }
 
 Machine measure_machine(const Options& options, Dataset& data, const Queue& queue, double wanted_seconds) {

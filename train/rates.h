@@ -10,8 +10,9 @@
 
 namespace lc {
 
-struct Rate {                                           // of an operator: whichever of the two takes longer, and what a call costs besides
-  double flops_per_s = 0, bytes_per_s = 0, call_s = 0;  // 0: not limited by it
+struct Rate {  // of an operator: what its operations take, and its bytes, one after the other; but a call takes no less than it costs to
+               // start
+  double flops_per_s = 0, bytes_per_s = 0, call_s = 0;  // 0: costs nothing
   double seconds(const ProfileRow& work) const;
 };
 
@@ -21,15 +22,15 @@ struct Rates {
 };
 
 struct Machine {
-  std::string name, source;  // source: where the rates are from
-  Rates stage[2];
+  std::string name, source;     // source: where the rates are from
+  Rates stage[2];               // an operator's shapes differ between them
   double memory_bytes = 0;      // 0: not known
   double link_bytes_per_s = 0;  // what a rank sends to the others in a second
   std::string link_source;
 };
 
-const std::vector<std::string>& gpu_names();  // h100, h200, a100
-Machine gpu(const std::string& name);         // UsageError for another name
+const std::vector<std::string>& gpu_names();      // h100, h200, a100
+Machine gpu(const std::string& name, int ranks);  // UsageError for another name
 
 // A few steps of each stage that runs, with the model and the batches of the run but few samples of each; about `seconds` each. Takes the
 // memory of the whole model.

@@ -107,6 +107,11 @@ Json describe(const Flags& f) {
   return file.has("tokens") && file.has("offsets") ? describe_corpus(p, f) : describe_counts(p);
 }
 
+std::string shown(const Json& value) {
+  if (value.is_string()) return value.get<std::string>();
+  return value.is_number_float() ? fmt::format("{:.4g}", value.get<double>()) : value.dump();
+}
+
 void run(const Flags& f) {
   const Json facts = f.file.empty() ? machine() : describe(f);
   if (f.json) {
@@ -115,12 +120,11 @@ void run(const Flags& f) {
   }
   for (const auto& [key, value] : facts.items()) {
     if (!value.is_array()) {
-      fmt::print("{:<16} {}\n", key, value.is_string() ? value.get<std::string>() : value.dump());
+      fmt::print("{:<22} {}\n", key, shown(value));
       continue;
     }
     bool first = true;
-    for (const auto& v : value)
-      fmt::print("{:<16} {}\n", std::exchange(first, false) ? key : "", v.is_string() ? v.get<std::string>() : v.dump());
+    for (const auto& v : value) fmt::print("{:<22} {}\n", std::exchange(first, false) ? key : "", shown(v));
   }
 }
 

@@ -79,9 +79,7 @@ void require_corpus(const Options& o) {
 }
 
 std::string bytes_text(double bytes) {
-  return bytes >= 1e11 / 10 * 1.073741824 ? fmt::format("{:.1f} GiB", bytes / 1073741824)
-         : bytes >= 1 << 30               ? fmt::format("{:.2f} GiB", bytes / 1073741824)
-                                          : fmt::format("{:.1f} MiB", bytes / 1048576);
+  return bytes >= 1073741824 ? fmt::format("{:.2f} GiB", bytes / 1073741824) : fmt::format("{:.1f} MiB", bytes / 1048576);
 }
 std::string time_text(double s) {
   if (s >= 2 * 86400) return fmt::format("{:.1f} days", s / 86400);
@@ -186,7 +184,7 @@ void run(const Flags& f) {
   begin(f.common);
   const Queue here = f.gpu.empty() ? queue_of(f.common) : Queue{Device::cuda};
   std::optional<Machine> machine;
-  if (!f.gpu.empty()) machine = gpu(f.gpu);
+  if (!f.gpu.empty()) machine = gpu(f.gpu, f.ranks);
   Options options = options_of(f, here.device);
   std::optional<TemporaryFolder> folder;
   if (f.cells > 0)
