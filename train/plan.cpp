@@ -50,7 +50,8 @@ class Walk {
   LangCell& model() { return *start_.model; }
 
   StagePlan walk_stage(int stage) {
-    constexpr std::int64_t kWalked = 16;
+    constexpr std::int64_t kSamples = 16384;  // large batches are alike: fewer of them say as much
+    const std::int64_t most = std::clamp<std::int64_t>(kSamples * what_.ranks / options_.train.batch_size, 2, 16);
     freeze_for_stage(options_, stage, {start_.cell_loaded, start_.text_loaded}, model().parameters());
     SampleOrder order(
         CellSet(data_.cells(), [](std::int64_t) { return true; }),
@@ -61,7 +62,7 @@ class Walk {
     reset_memory_peak(queue_);
     walk_step(stage, 0, order);
     plan.peak_bytes = memory_use(queue_).peak, plan.held_bytes = memory_use(queue_).held;
-    const std::int64_t steps = std::min(kWalked, plan.steps), span = std::min(plan.steps, order.batches_per_epoch());
+    const std::int64_t steps = std::min(most, plan.steps), span = std::min(plan.steps, order.batches_per_epoch());
     std::map<std::pair<std::string, Direction>, ProfileRow> work;
     for (std::int64_t i = 0; i < steps; ++i) {
       const Walked walked = walk_step(stage, span * i / steps, order);

@@ -290,15 +290,18 @@ void Run::run_stage(int stage) {
       waiting.clear();
       reset_memory_peak(model_->parameters().queue());
     }
-    if (!held_out_.empty() && options_.validate.every > 0 && (is_due(options_.validate.every, n) || last)) {
+    const bool validates = !held_out_.empty() && options_.validate.every > 0 && (is_due(options_.validate.every, n) || last);
+    if (validates) {
       ValidationRecord v = validate(*model_, data_, ranks_, how, {held_out_, options_.train.batch_size});
       v.step = n + 1;
       if (log_) log_->write(v);
     }
     const bool asked = waiting.empty() && any_asked();
-    if (asked || last || is_due(options_.checkpoint.every, n)) checkpoint(stage, n + 1);
+    const bool saves = asked || last || is_due(options_.checkpoint.every, n);
+    if (saves) checkpoint(stage, n + 1);
+    // Nobody leaves while rank 0 writes: a launcher may end what is left. Nor is the wait for it a part of the next step.
+    if (validates || saves) ranks_.barrier();
     if (asked) {
-      ranks_.barrier();  // nobody leaves while rank 0 writes: a launcher may end what is left
       progress_->clear();
       throw Stopped(fmt::format("{}: stopped by {} after stage {}, step {}; the same command with --resume continues", setup_.run.string(),
                                 StopRequest::signal_name(), stage, n + 1));
