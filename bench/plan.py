@@ -30,8 +30,11 @@ CUDA = {
 }
 
 
+ENVIRONMENT = dict(os.environ)
+
+
 def run(command):
-    process = subprocess.Popen([str(c) for c in command], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen([str(c) for c in command], stdout=subprocess.PIPE, text=True, env=ENVIRONMENT)
     out = process.stdout.read()
     _, status, usage = os.wait4(process.pid, 0)
     if status:
@@ -78,12 +81,17 @@ def main():
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--gpu", default="", help="the rates of this GPU's table in place of a short run")
     parser.add_argument("--threads", default="0")
+    parser.add_argument("--cpu-clock", action="store_true", help="CPU time in place of time, where others use the machine; one thread")
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--seconds", default="6")
     parser.add_argument("--filter", default="")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
+    if args.cpu_clock:
+        args.threads, library = "1", args.work / "cpu_clock.so"
+        subprocess.run(["cc", "-shared", "-fPIC", "-O2", Path(__file__).with_name("cpu_clock.c"), "-o", library], check=True)
+        ENVIRONMENT["LD_PRELOAD"] = str(library.resolve())
     corpus = args.corpus or make_corpus(args.langcell, args.work)
     results = []
     print(f"{'configuration':<56}{'stage':>6}{'peak MiB':>10}{'planned':>9}{'':>8}{'step s':>9}{'planned':>9}")
