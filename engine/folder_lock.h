@@ -10,6 +10,8 @@ class FolderLock {  // ResourceError: another process holds it, or the folder ca
   ~FolderLock();
   FolderLock(const FolderLock&) = delete;
   FolderLock& operator=(const FolderLock&) = delete;
+  // Whether a process holds it now. Looking takes a shared lock for an instant, for which the constructor waits; nothing is written.
+  static bool is_held(const std::filesystem::path& folder);
 
  private:
   int descriptor_ = -1;

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 #include <sys/mman.h>
 
+#include <atomic>
 #include <bit>
 #include <cstdlib>
 #include <map>
@@ -24,7 +25,10 @@ std::size_t size_class(std::size_t bytes) {
   return (bytes + quarter - 1) / quarter * quarter;
 }
 
+std::byte nowhere;  // where imagined memory lies
+
 void* from_system(const Queue& queue, std::size_t bytes) {
+  if (queue.imagined()) return &nowhere;
   if (queue.device == Device::cuda) return cuda::allocate(queue, bytes);
   const std::size_t alignment = bytes >= kHugePage ? kHugePage : kAlignment;
   void* p = std::aligned_alloc(alignment, (bytes + alignment - 1) / alignment * alignment);
@@ -33,6 +37,7 @@ void* from_system(const Queue& queue, std::size_t bytes) {
 }
 
 void to_system(const Queue& queue, void* p) noexcept {
+  if (queue.imagined()) return;
   if (queue.device == Device::cuda)
     cuda::release(queue, p);
   else
@@ -101,7 +106,7 @@ class Cache {
 
 Cache& cache_of(const Queue& queue) {
   static Cache& cpu = *new Cache(Queue{});  // outlives every tensor, static ones too
-  if (queue.device == Device::cpu) return cpu;
+  if (queue.device == Device::cpu && !queue.imagined()) return cpu;
   require_device(queue);
   static auto& others = *new std::map<std::pair<int, void*>, Cache>;
   static std::mutex mutex;
@@ -110,6 +115,11 @@ Cache& cache_of(const Queue& queue) {
 }
 
 }  // namespace
+
+Queue imagined_queue(Device device) {
+  static std::atomic<std::uintptr_t> last = 0;  // the number of one in place of a stream: each has its own account
+  return {device, -1, reinterpret_cast<void*>(++last)};
+}
 
 std::shared_ptr<std::byte> allocate(const Queue& queue, std::size_t bytes) {
   Cache& cache = cache_of(queue);
@@ -147,7 +157,7 @@ Queue queue_named(const std::string& device, const std::string& key) {
 }
 
 void require_device(const Queue& queue) {
-  if (queue.device == Device::cpu) return;
+  if (queue.device == Device::cpu || queue.imagined()) return;
   if (const std::string reason = cuda::why_not(queue); !reason.empty()) throw ResourceError("device cuda: " + reason);
 }
 

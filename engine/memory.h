@@ -15,6 +15,10 @@ struct MemoryUse {
   std::size_t in_use = 0, peak = 0, held = 0;  // bytes handed out now, at most so far, and taken from the system
 };
 
+// A new queue that stands for a device and uses none: what runs on it plans, allocates and frees as it would there, but memory is counted
+// and never there, kernels do nothing, and numbers read back are zeros. memory_use() of it says what the work would take.
+Queue imagined_queue(Device device);
+
 std::shared_ptr<std::byte> allocate(const Queue& queue,
                                     std::size_t bytes);  // 64-byte aligned, uninitialised; ResourceError when there is none
 MemoryUse memory_use(const Queue& queue);

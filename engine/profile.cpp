@@ -13,12 +13,8 @@
 namespace lc {
 namespace {
 
-struct Row {
-  std::int64_t calls = 0;
-  double seconds = 0, bytes = 0, flops = 0;
-};
-std::map<std::pair<std::string, Direction>, Row>& table() {
-  static std::map<std::pair<std::string, Direction>, Row> rows;
+std::map<std::pair<std::string, Direction>, ProfileRow>& table() {
+  static std::map<std::pair<std::string, Direction>, ProfileRow> rows;
   return rows;
 }
 const char* name_of(Direction d) { return d == Direction::forward ? "forward" : "backward"; }
@@ -34,23 +30,39 @@ Inspection& inspection() {
 Measured::Measured(const char* name, Direction direction, std::span<const Tensor> in, const Tensor& out, double flops)
     : name_(name), direction_(direction), queue_(out.queue()), flops_(flops) {
   if (!inspection().profile) return;
-  if (queue_.device == Device::cuda) cuda::wait(queue_);
   for (const Tensor& t : in) bytes_ += bytes_of(t);
   bytes_ = (bytes_ + bytes_of(out)) * (direction == Direction::backward ? 2 : 1);
+  start();
+}
+
+Measured::Measured(const char* name, const Queue& queue, double bytes, double flops)
+    : name_(name), direction_(Direction::forward), queue_(queue), bytes_(bytes), flops_(flops) {
+  if (inspection().profile) start();
+}
+
+void Measured::start() {
+  if (queue_.device == Device::cuda && !queue_.imagined()) cuda::wait(queue_);
   start_ = std::chrono::steady_clock::now();
 }
 
 Measured::~Measured() {
   if (!inspection().profile) return;
-  if (queue_.device == Device::cuda) cuda::wait(queue_);
-  Row& row = table()[{name_, direction_}];
+  if (queue_.device == Device::cuda && !queue_.imagined()) cuda::wait(queue_);
+  ProfileRow& row = table()[{name_, direction_}];
+  row.name = name_, row.direction = direction_;
   ++row.calls;
   row.seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
   row.bytes += bytes_, row.flops += flops_;
 }
 
+std::vector<ProfileRow> profile_rows() {
+  std::vector<ProfileRow> rows;
+  for (const auto& [key, row] : table()) rows.push_back(row);
+  return rows;
+}
+
 std::string profile_table(double peak_gflops, double peak_gbytes) {
-  std::vector<std::pair<std::pair<std::string, Direction>, Row>> rows(table().begin(), table().end());
+  std::vector<std::pair<std::pair<std::string, Direction>, ProfileRow>> rows(table().begin(), table().end());
   std::sort(rows.begin(), rows.end(), [](const auto& a, const auto& b) { return a.second.seconds > b.second.seconds; });
   std::string text =
       fmt::format("{:<18} {:<9} {:>8} {:>10} {:>9} {:>8} {:>7}\n", "operator", "pass", "calls", "ms", "GFLOP/s", "GB/s", "% peak");

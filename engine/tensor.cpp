@@ -58,6 +58,7 @@ Tensor Tensor::from_bytes(const void* values, std::size_t bytes, const Shape& sh
     throw ShapeError(fmt::format("tensor: wanted {} elements for {}, got {}", shape.count(), shape.text(), bytes / size_of(type)));
   }
   Tensor t = empty(shape, type, queue);
+  if (queue.imagined()) return t;
   if (queue.device == Device::cuda)
     cuda::upload(queue, t.raw(), values, {bytes, 1, bytes, bytes});
   else if (bytes)
@@ -102,6 +103,7 @@ void* Tensor::checked(DType type) const {
 void Tensor::copy_to_host(void* out, DType type) const {
   const std::byte* from = static_cast<const std::byte*>(checked(type));
   const std::size_t row = static_cast<std::size_t>(columns()) * size_of(dtype_), step = static_cast<std::size_t>(stride_) * size_of(dtype_);
+  if (queue_.imagined()) return static_cast<void>(std::memset(out, 0, row * static_cast<std::size_t>(rows())));
   if (queue_.device == Device::cuda) return cuda::download(queue_, out, from, {row, static_cast<std::size_t>(rows()), row, step});
   for (std::int64_t i = 0; row > 0 && i < rows(); ++i) std::memcpy(static_cast<std::byte*>(out) + i * row, from + i * step, row);
 }
@@ -125,7 +127,7 @@ Tensor Tensor::to(DType type) const {
 }
 
 void Tensor::fill_zero() const {
-  if (!storage_) return;
+  if (!storage_ || queue_.imagined()) return;
   std::byte* p = storage_.get();
   const std::size_t row = static_cast<std::size_t>(columns()) * size_of(dtype_), step = static_cast<std::size_t>(stride_) * size_of(dtype_);
   if (queue_.device == Device::cuda) return cuda::clear(queue_, p, {row, static_cast<std::size_t>(rows()), step, 0});

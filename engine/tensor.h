@@ -115,7 +115,9 @@ class Tensor {
 // Runs f<Device>() where a queue says: the one place where the device is chosen. The queue's device was asked for when its memory was.
 template <class F>
 void on(const Queue& queue, F&& f) {
-  if (queue.device == Device::cuda)
+  if (queue.imagined())
+    f.template operator()<Device::none>();
+  else if (queue.device == Device::cuda)
     f.template operator()<Device::cuda>();
   else
     f.template operator()<Device::cpu>();

@@ -8,7 +8,7 @@
 
 namespace lc {
 
-enum class Device : std::uint8_t { cpu, cuda };
+enum class Device : std::uint8_t { cpu, cuda, none };  // none: kernels/none.cpp, where nothing is computed
 enum class DType : std::uint8_t { f32, bf16, i32, i64, u64, u8 };
 
 constexpr std::size_t size_of(DType type) {
@@ -24,6 +24,7 @@ struct Queue {
   Device device = Device::cpu;
   int index = 0;
   void* stream = nullptr;
+  constexpr bool imagined() const { return index < 0; }  // stands for its device without using it: engine/memory.h, imagined_queue
   friend constexpr bool operator==(const Queue&, const Queue&) = default;
 };
 

@@ -36,8 +36,8 @@ int main(int argc, char** argv) {
       "first labels:\n  langcell train cells.h5ad --texts types.json --label-key cell_type --out model\n  langcell annotate new.h5ad "
       "--model model --texts types.json --out labelled.h5ad\n");
   for (const auto add : {lc::register_info, lc::register_simulate, lc::register_split, lc::register_vocab, lc::register_texts,
-                         lc::register_tokenize, lc::register_pretrain, lc::register_train, lc::register_annotate, lc::register_embed,
-                         lc::register_evaluate, lc::register_report, lc::register_import, lc::register_export}) {
+                         lc::register_tokenize, lc::register_plan, lc::register_pretrain, lc::register_train, lc::register_annotate,
+                         lc::register_embed, lc::register_evaluate, lc::register_report, lc::register_import, lc::register_export}) {
     add(program);
   }
   try {

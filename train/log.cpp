@@ -4,7 +4,9 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <cmath>
 #include <cstring>
 #include <fstream>
 #include <nlohmann/json.hpp>
@@ -26,6 +28,8 @@ void add_losses(Json& line, const LoggedLosses& l) {
   line["cell_text"] = number(l.cell_text), line["matching"] = number(l.matching);
 }
 
+Json json_of(const RankSpread::Spread& s) { return {s.least, s.mean, s.most}; }
+
 std::string time_left(double seconds) {
   const auto s = static_cast<std::int64_t>(seconds + 0.5);
   if (s >= 86400) return fmt::format("{}d {}h", s / 86400, s % 86400 / 3600);
@@ -40,17 +44,43 @@ std::size_t columns_of(std::FILE* terminal) {
 
 }  // namespace
 
-TrainLog::TrainLog(const std::filesystem::path& path) : path_(path), file_(std::fopen(path.c_str(), "ae")) {
+RankSpread spread_of(std::span<const RankTimes> ranks, double step_seconds) {
+  RankSpread all;
+  const auto spread = [&](auto value) {
+    RankSpread::Spread s{value(ranks[0]), 0, value(ranks[0])};
+    for (const RankTimes& r : ranks) {
+      s.least = std::min(s.least, value(r)), s.most = std::max(s.most, value(r));
+      s.mean += value(r) / static_cast<double>(ranks.size());
+    }
+    return s;
+  };
+  all.data_s = spread([](const RankTimes& r) { return r.data_s; });
+  all.comm_s = spread([](const RankTimes& r) { return r.comm_s; });
+  all.work_s = spread([](const RankTimes& r) { return r.work_s; });
+  all.tokens_per_s = spread([&](const RankTimes& r) { return step_seconds > 0 ? r.tokens / step_seconds : 0; });
+  all.imbalance = all.work_s.mean > 0 ? all.work_s.most / all.work_s.mean - 1 : 0;
+  const auto slower = [](const RankTimes& a, const RankTimes& b) { return a.work_s < b.work_s; };
+  all.slowest = static_cast<int>(std::max_element(ranks.begin(), ranks.end(), slower) - ranks.begin());
+  return all;
+}
+
+TrainLog::TrainLog(const std::filesystem::path& path, const std::filesystem::path& events)
+    : path_(path), file_(std::fopen(path.c_str(), "ae")) {
   if (!file_)
     throw ResourceError(fmt::format("cannot write {}: {}; choose a folder you may write to", path.string(), std::strerror(errno)));
+  if (!events.empty()) events_ = std::make_unique<EventFile>(events, path);
 }
 
 TrainLog::~TrainLog() {
   if (file_) std::fclose(file_);
 }
 
-void TrainLog::line(const std::string& text) {
-  if (std::fputs((text + "\n").c_str(), file_) >= 0 && std::fflush(file_) == 0) return;
+void TrainLog::line(Json& object) {
+  const double now = std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
+  object["time"] = std::round(now * 1e3) / 1e3;
+  const bool written = std::fputs((object.dump() + "\n").c_str(), file_) >= 0 && std::fflush(file_) == 0;
+  if (written && events_) events_->write(object);
+  if (written) return;
   throw ResourceError(fmt::format("cannot write {}: {}; free some space, then resume the run", path_.string(), std::strerror(errno)));
 }
 
@@ -59,14 +89,22 @@ void TrainLog::write(const StepRecord& r) {
   add_losses(j, r.losses);
   j["lr"] = r.lr, j["grad_norm"] = r.grad_norm, j["samples_per_s"] = r.samples_per_s, j["tokens_per_s"] = r.tokens_per_s;
   j["data_s"] = r.data_s, j["step_s"] = r.step_s, j["skipped_negatives"] = r.skipped_negatives, j["peak_bytes"] = r.peak_bytes;
-  line(j.dump());
+  if (r.ranks) {
+    j["comm_s"] = r.ranks->comm_s.mean, j["imbalance"] = r.ranks->imbalance;
+    j["ranks"] = {{"data_s", json_of(r.ranks->data_s)},
+                  {"work_s", json_of(r.ranks->work_s)},
+                  {"comm_s", json_of(r.ranks->comm_s)},
+                  {"tokens_per_s", json_of(r.ranks->tokens_per_s)},
+                  {"slowest", r.ranks->slowest}};
+  }
+  line(j);
 }
 
 void TrainLog::write(const ValidationRecord& r) {
   Json j{{"event", "validate"}, {"stage", r.stage}, {"step", r.step}, {"cells", r.cells}};
   add_losses(j, r.losses);
   j["recall_at_1"] = number(r.recall_at_1), j["zero_shot_accuracy"] = number(r.zero_shot_accuracy), j["seconds"] = r.seconds;
-  line(j.dump());
+  line(j);
 }
 
 void cut_log(const std::filesystem::path& path, int stage, std::int64_t step) {

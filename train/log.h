@@ -1,11 +1,17 @@
-// train.jsonl, one object a line and flushed, and the line of progress on standard error.
+// train.jsonl, one object a line and flushed, with its twin for TensorBoard, and the line of progress on standard error.
 #pragma once
 #include <chrono>
 #include <cstdint>
 #include <cstdio>
 #include <filesystem>
+#include <memory>
+#include <nlohmann/json_fwd.hpp>
 #include <optional>
+#include <span>
 #include <string>
+#include <vector>
+
+#include "train/event_file.h"
 
 namespace lc {
 
@@ -14,6 +20,24 @@ struct LoggedLosses {  // means; absent: inactive
   std::optional<double> mgm{}, cell_cell{}, cell_text{}, matching{};
 };
 
+struct RankTimes {    // of one rank, seconds of a step
+  double data_s = 0;  // preparing the batch
+  double comm_s = 0;  // in collectives, waiting for slower ranks included: what of the communication is exposed
+  double work_s = 0;  // the rest of the step
+  double tokens = 0;  // of its share
+};
+
+// What a logged line says of several ranks.
+struct RankSpread {
+  struct Spread {
+    double least = 0, mean = 0, most = 0;
+  };
+  Spread data_s, work_s, comm_s, tokens_per_s;
+  double imbalance = 0;  // most work / mean work − 1: the share of a step for which the others wait
+  int slowest = 0;       // the rank with the most work
+};
+RankSpread spread_of(std::span<const RankTimes> ranks, double step_seconds);  // at least one rank
+
 struct StepRecord {
   int stage = 1;
   std::int64_t step = 0;  // done within the stage, from 1
@@ -21,6 +45,7 @@ struct StepRecord {
   LoggedLosses losses{};
   double lr = 0, grad_norm = 0, samples_per_s = 0, tokens_per_s = 0, data_s = 0, step_s = 0;
   std::int64_t skipped_negatives = 0, peak_bytes = 0;
+  std::optional<RankSpread> ranks{};  // of several
 };
 
 struct ValidationRecord {
@@ -33,7 +58,8 @@ struct ValidationRecord {
 
 class TrainLog {
  public:
-  explicit TrainLog(const std::filesystem::path& path);  // appends; ResourceError when it cannot be written
+  // Appends; ResourceError when it cannot be written. `events`: the folder of TensorBoard's file, written anew from the log; empty: none.
+  explicit TrainLog(const std::filesystem::path& path, const std::filesystem::path& events = {});
   ~TrainLog();
   TrainLog(const TrainLog&) = delete;
   TrainLog& operator=(const TrainLog&) = delete;
@@ -41,9 +67,10 @@ class TrainLog {
   void write(const ValidationRecord& record);
 
  private:
-  void line(const std::string& text);
+  void line(nlohmann::ordered_json& object);
   std::filesystem::path path_;
   std::FILE* file_ = nullptr;
+  std::unique_ptr<EventFile> events_;
 };
 
 // Drops, atomically, what was logged after this step of this stage (0, 0: all), and a line that a crash cut short. No log: nothing to do.

@@ -117,6 +117,7 @@ void each_key(O& o, Visit visit) {
   visit(Key{"train.accumulate"}, o.train.accumulate, Range{1, 1 << 30});
   visit(Key{"train.recompute"}, o.train.recompute);
   visit(Key{"train.log_every", free}, o.train.log_every, kFromOne);
+  visit(Key{"train.tensorboard", free}, o.train.tensorboard);
   each_key_of_stage("stage1", o.stage1, visit);
   each_key_of_stage("stage2", o.stage2, visit);
   visit(Key{"validate.every", free}, o.validate.every, kFromZero);

@@ -34,6 +34,7 @@ struct TrainOptions {
   std::int64_t batch_size = 256, accumulate = 1;  // samples of one optimiser step over all ranks; micro-batches of each rank
   bool recompute = false;
   std::int64_t log_every = 10;
+  bool tensorboard = true;  // event files beside train.jsonl
 };
 
 enum class RelatedTypes : std::uint8_t { negative, ignore };  // cells whose types are equal, or one a kind of the other

@@ -9,6 +9,7 @@
 #include <optional>
 
 #include "engine/build.h"
+#include "engine/comm_timed.h"
 #include "engine/errors.h"
 #include "engine/folder_lock.h"
 #include "engine/machine.h"
@@ -16,6 +17,7 @@
 #include "train/checkpoint.h"
 #include "train/exits.h"
 #include "train/schedule.h"
+#include "train/stage.h"
 #include "train/start_model.h"
 #include "train/step.h"
 #include "train/stop.h"
@@ -43,14 +45,14 @@ class Run {
   void open_folder();
   void write_manifest_json() const;
   void hold_out();
-  StepRule rule(int stage) const;
-  void freeze(int stage);
+  void freeze(int stage) { freeze_for_stage(options_, stage, {cell_loaded_, text_loaded_}, model_->parameters()); }
   void announce(int stage) const;
   void run_stage(int stage);
   void warn_of_one_group(int stage, std::int64_t step);
   void checkpoint(int stage, std::int64_t step);
   bool any_asked();
   void finish();
+  std::optional<RankSpread> compare_times(const PendingStep& own, double step_seconds, double comm_seconds);
   StepRecord record(int stage, std::int64_t step, const StepResult& r, double lr, double step_seconds) const;
   LangCell::Parts trained_parts(int stage) const;
   SampleOrder order_of(int stage);
@@ -58,7 +60,7 @@ class Run {
 
   const PretrainSetup& setup_;
   Options options_;
-  Communicator& ranks_;
+  TimedCommunicator ranks_;
   Dataset data_;
   std::unique_ptr<LangCell> model_;
   ModelFacts facts_;
@@ -69,7 +71,7 @@ class Run {
   std::unique_ptr<FolderLock> lock_;  // of the run folder
   std::unique_ptr<TrainLog> log_;
   std::unique_ptr<Progress> progress_;
-  std::int64_t done_ = 0, done_before_ = 0;
+  std::int64_t done_ = 0, done_before_ = 0, stage_steps_[2] = {};
 };
 
 // A resumed run keeps the precision it began with, whatever "auto" means on this machine.
@@ -115,6 +117,7 @@ void Run::write_manifest_json() const {
                                            {"threads", omp_get_max_threads()},
                                            {"ranks", ranks_.size()},
                                            {"precision", name_of(model_->parameters().storage())},
+                                           {"steps", {stage_steps_[0], stage_steps_[1]}},
                                            {"gene_vocabulary", data_.vocabulary().hash()},
                                            {"data", corpora}};
   write_file(setup_.run / "manifest.json", manifest.dump(2) + "\n");
@@ -153,7 +156,7 @@ void Run::create_folder() {
   cut_log(setup_.run / "train.jsonl", found.path ? start_.stage : 0, found.path ? start_.step : 0);
   write_file(setup_.run / "config.resolved.toml", to_toml(options_));
   write_manifest_json();
-  log_ = std::make_unique<TrainLog>(setup_.run / "train.jsonl");
+  log_ = std::make_unique<TrainLog>(setup_.run / "train.jsonl", options_.train.tensorboard ? setup_.run / "tensorboard" : fs::path());
 }
 
 // What rank 0 found is where all begin.
@@ -192,47 +195,6 @@ std::int64_t Run::steps_of(int stage, const SampleOrder& order) const {
   return s.epochs > 0 ? order.steps_of(s.epochs) : s.steps;
 }
 
-StepRule Run::rule(int stage) const {
-  const StageOptions& s = options_.stage(stage);
-  StepRule r;
-  r.seed = static_cast<std::uint64_t>(options_.train.seed), r.stage = static_cast<std::uint32_t>(stage);
-  r.mgm = static_cast<float>(s.objectives.mgm), r.cell_cell = static_cast<float>(s.objectives.cell_cell),
-  r.cell_text = static_cast<float>(s.objectives.cell_text), r.matching = static_cast<float>(s.objectives.matching);
-  r.temperature = static_cast<float>(s.temperature), r.mask_rate = static_cast<float>(s.mask_rate), r.clip = static_cast<float>(s.clip),
-  r.weight_decay = static_cast<float>(s.weight_decay);
-  r.masked_pass = s.share_pass ? StepRule::MaskedPass::view_b : StepRule::MaskedPass::own;
-  r.same_text = s.same_text, r.related = s.related, r.field_dropout = options_.data.field_dropout;
-  r.activations = options_.train.recompute ? PassOptions::Activations::recompute : PassOptions::Activations::keep;
-  r.max_cell_tokens = model_->config().max_cell_tokens;
-  return r;
-}
-
-// The user's globs, and whatever the stage's objectives do not reach: those weights must not even decay.
-void Run::freeze(int stage) {
-  const StageOptions& s = options_.stage(stage);
-  Parameters& parameters = model_->parameters();
-  if (const auto idle = parameters.freeze(s.freeze); !idle.empty())
-    throw UsageError(fmt::format("stage{}.freeze: '{}' matches no tensor; langcell info MODEL shows what there is", stage, idle.front()));
-  const auto whole_tower_frozen = [&](const std::string& prefix) {
-    const auto& all = parameters.named();
-    return std::all_of(all.begin(), all.end(), [&](const NamedParameter& p) { return p.name.rfind(prefix, 0) != 0 || p.frozen; });
-  };
-  const bool text = rule(stage).cells_need_text();
-  const bool cell_trained = cell_loaded_ || (stage == 2 && options_.stage1.runs());
-  if (!cell_trained && whole_tower_frozen("cell_bert."))
-    throw UsageError(fmt::format("stage{}.freeze: freezes the whole cell tower, which was neither loaded nor trained", stage));
-  if (text && !text_loaded_ && whole_tower_frozen("text_bert."))
-    throw UsageError(fmt::format("stage{}.freeze: freezes the whole text tower, which was neither loaded nor trained", stage));
-
-  std::vector<std::string> globs = s.freeze;
-  if (!text) globs.push_back("text_bert.*");
-  if (s.objectives.cell_text <= 0) globs.push_back("text_proj.*");
-  if (s.objectives.matching <= 0) globs.insert(globs.end(), {"ctm_head.*", "text_bert.*.crossattention.*"});
-  if (s.objectives.mgm <= 0) globs.push_back("mgm_head.*");
-  if (s.objectives.cell_text <= 0 && s.objectives.cell_cell <= 0) globs.push_back("cell_proj.*");
-  parameters.freeze(globs);
-}
-
 void Run::announce(int stage) const {
   std::map<std::string, std::pair<std::int64_t, std::int64_t>> modules;
   for (const NamedParameter& p : model_->parameters().named()) {
@@ -266,6 +228,18 @@ StepRecord Run::record(int stage, std::int64_t step, const StepResult& r, double
   return s;
 }
 
+// How alike the ranks were, at the cost of one small gather. All ranks call it.
+std::optional<RankSpread> Run::compare_times(const PendingStep& own, double step_seconds, double comm_seconds) {
+  if (ranks_.size() == 1) return {};
+  const auto tokens = static_cast<float>(own.known.tokens);
+  const auto data = static_cast<float>(own.known.data_seconds), comm = static_cast<float>(comm_seconds);
+  const float numbers[] = {data, comm, static_cast<float>(step_seconds) - comm, tokens};
+  const std::vector<float> all = ranks_.all_gather_rows(std::span<const float>(numbers), std::size(numbers));
+  std::vector<RankTimes> each;
+  for (std::size_t i = 0; i < all.size(); i += std::size(numbers)) each.push_back({all[i], all[i + 1], all[i + 2], all[i + 3]});
+  return spread_of(each, step_seconds);
+}
+
 void Run::warn_of_one_group(int stage, std::int64_t step) {
   progress_->clear();
   setup_.warn(fmt::format(
@@ -283,13 +257,14 @@ void Run::run_stage(int stage) {
   freeze(stage);
   announce(stage);
   if (first == 0) model_->parameters().zero_moments();
-  const StepRule how = rule(stage);
+  const StepRule how = step_rule(options_, stage, model_->config().max_cell_tokens);
   Step step(*model_, data_, ranks_, how);
   const Share share{ranks_.rank(), ranks_.size(), options_.train.accumulate};
   const auto length = [this](std::int64_t c) { return data_.length(c, model_->config().max_cell_tokens); };
   std::int64_t one_group_steps = 0;
   std::vector<PendingStep> waiting;
   auto since = Clock::now();
+  ranks_.take_seconds();
   reset_memory_peak(model_->parameters().queue());
   for (std::int64_t n = first; n < steps; ++n) {
     waiting.push_back(
@@ -299,33 +274,40 @@ void Run::run_stage(int stage) {
     if (logs || waiting.back().result || is_due(options_.checkpoint.every, n) || is_due(options_.validate.every, n) ||
         StopRequest::asked()) {
       StepRecord line;
-      const double each = seconds_since(since) / static_cast<double>(waiting.size());
-      for (const PendingStep& w : waiting) {
-        const StepResult r = step.finish(w);
-        line = record(stage, w.number + 1, r, schedule.lr(w.number), each);
+      std::vector<StepResult> results;  // first of all: a GPU's time is over when they are there
+      for (const PendingStep& w : waiting) results.push_back(step.finish(w));
+      const double steps_waiting = static_cast<double>(waiting.size()), each = seconds_since(since) / steps_waiting;
+      const double comm = ranks_.take_seconds() / steps_waiting;
+      for (std::size_t i = 0; i < waiting.size(); ++i) {
+        const StepResult& r = results[i];
+        line = record(stage, waiting[i].number + 1, r, schedule.lr(waiting[i].number), each);
         if (r.one_group_only && one_group_steps++ == 0) warn_of_one_group(stage, line.step);
       }
       line.epoch = static_cast<double>(n + 1) / static_cast<double>(order.batches_per_epoch());
       done_ += std::ssize(waiting);
+      if (logs) line.ranks = compare_times(waiting.back(), each, comm);
       if (logs && log_) log_->write(line);
       progress_->update(line, done_before_ + done_);
       waiting.clear();
-      since = Clock::now();
       reset_memory_peak(model_->parameters().queue());
     }
-    if (!held_out_.empty() && options_.validate.every > 0 && (is_due(options_.validate.every, n) || last)) {
+    const bool validates = !held_out_.empty() && options_.validate.every > 0 && (is_due(options_.validate.every, n) || last);
+    if (validates) {
       ValidationRecord v = validate(*model_, data_, ranks_, how, {held_out_, options_.train.batch_size});
       v.step = n + 1;
       if (log_) log_->write(v);
     }
     const bool asked = waiting.empty() && any_asked();
-    if (asked || last || is_due(options_.checkpoint.every, n)) checkpoint(stage, n + 1);
+    const bool saves = asked || last || is_due(options_.checkpoint.every, n);
+    if (saves) checkpoint(stage, n + 1);
+    // Nobody leaves while rank 0 writes: a launcher may end what is left. Nor is the wait for it a part of the next step.
+    if (validates || saves) ranks_.barrier();
     if (asked) {
-      ranks_.barrier();  // nobody leaves while rank 0 writes: a launcher may end what is left
       progress_->clear();
       throw Stopped(fmt::format("{}: stopped by {} after stage {}, step {}; the same command with --resume continues", setup_.run.string(),
                                 StopRequest::signal_name(), stage, n + 1));
     }
+    if (waiting.empty()) since = Clock::now(), ranks_.take_seconds();  // validating and saving are no part of the next step
   }
   progress_->clear();
   if (one_group_steps > 0)
@@ -363,18 +345,19 @@ PretrainOutcome Run::operator()() {
   resolve_precision();
   compare_ranks();
   compare_manifest();
-  StartModel start = start_model(options_, data_, setup_.say, setup_.warn);
+  StartModel start = start_model(options_, data_, queue_named(options_.train.device, "train.device"), setup_.say, setup_.warn);
   model_ = std::move(start.model), facts_ = std::move(start.facts), cell_loaded_ = start.cell_loaded, text_loaded_ = start.text_loaded;
   hold_out();
-  std::int64_t total = 0, steps[3] = {};
+  std::int64_t total = 0;
   for (const int stage : {1, 2}) {  // whatever is wrong with a stage is said before anything is written
     if (!options_.stage(stage).runs()) continue;
-    total += steps[stage] = steps_of(stage, order_of(stage));
-    warmup_steps(options_.stage(stage), steps[stage], fmt::format("stage{}", stage));
+    std::int64_t& steps = stage_steps_[stage - 1];
+    total += steps = steps_of(stage, order_of(stage));
+    warmup_steps(options_.stage(stage), steps, fmt::format("stage{}", stage));
     freeze(stage);
   }
   open_folder();
-  done_before_ = start_.step + (start_.stage == 2 ? steps[1] : 0);
+  done_before_ = start_.step + (start_.stage == 2 ? stage_steps_[0] : 0);
   progress_ = std::make_unique<Progress>(total, done_before_, setup_.progress);
   if (!listening) listening.emplace();
   for (const int stage : {1, 2}) {

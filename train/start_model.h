@@ -19,8 +19,8 @@ struct StartModel {
 };
 
 // UsageError naming the key for what cannot be trained so, ModelError for folders that are damaged or do not fit the corpus.
-// Tokenises the texts of `data`. Notes and warnings are lines.
-StartModel start_model(const Options& options, Dataset& data, const std::function<void(const std::string&)>& say,
+// Tokenises the texts of `data`. Notes and warnings are lines. On an imagined queue no weights are read.
+StartModel start_model(const Options& options, Dataset& data, const Queue& queue, const std::function<void(const std::string&)>& say,
                        const std::function<void(const std::string&)>& warn);
 
 }  // namespace lc

@@ -6,6 +6,7 @@
 #include <map>
 
 #include "engine/machine.h"
+#include "engine/profile.h"
 #include "engine/tape.h"
 
 namespace lc {
@@ -20,6 +21,7 @@ double gumbel(PhiloxKey chance, std::uint64_t anchor, std::uint64_t candidate) {
 }
 
 // The hard negatives: for each anchor one text and one cell of another group, drawn in proportion to exp(similarity / τ) (Gumbel-max).
+// Where z is imagined, some text and some cell that are admissible.
 class Negatives {
  public:
   Negatives(const ContrastBatch& batch, const ContrastOptions& options)
@@ -35,7 +37,7 @@ class Negatives {
   }
   std::int32_t text_for(std::size_t anchor) const {
     return best(
-        group_of_text_.size(), [&](std::size_t t) { return tells_apart(batch_.group_of[anchor], group_of_text_[t]); },
+        anchor, group_of_text_.size(), [&](std::size_t t) { return tells_apart(batch_.group_of[anchor], group_of_text_[t]); },
         [&](std::size_t t) {
           return score(anchor, t) +
                  gumbel(options_.chance, sequence_key(Pass::pair_neg_text, batch_.samples[anchor]), batch_.text_owner[t]);
@@ -44,7 +46,7 @@ class Negatives {
   std::int32_t cell_for(std::size_t anchor) const {
     const auto t = static_cast<std::size_t>(batch_.text_of[anchor]);
     return best(
-        batch_.samples.size(),
+        anchor, batch_.samples.size(),
         [&](std::size_t c) { return batch_.text_of[c] >= 0 && tells_apart(batch_.group_of[anchor], batch_.group_of[c]); },
         [&](std::size_t c) {
           return score(c, t) + gumbel(options_.chance, sequence_key(Pass::pair_neg_cell, batch_.samples[anchor]), batch_.samples[c]);
@@ -61,7 +63,13 @@ class Negatives {
     return dot * options_.scale;
   }
   template <class Admissible, class Value>
-  static std::int32_t best(std::size_t n, Admissible admissible, Value value) {
+  std::int32_t best(std::size_t anchor, std::size_t n, Admissible admissible, Value value) const {
+    if (batch_.text.queue().imagined()) {
+      for (std::size_t i = 0, first = anchor * 7919 % n; i < n; ++i) {
+        if (admissible((first + i) % n)) return static_cast<std::int32_t>((first + i) % n);
+      }
+      return -1;
+    }
     std::int32_t found = -1;
     double top = -std::numeric_limits<double>::infinity();
     for (std::size_t i = 0; i < n; ++i) {
@@ -80,6 +88,8 @@ class Negatives {
 void draw_pairs(const ContrastBatch& batch, const ContrastOptions& options, Contrast& result) {
   const Negatives negatives(batch, options);
   const std::size_t n = batch.samples.size();
+  const double scores = static_cast<double>(n) * static_cast<double>(n + static_cast<std::size_t>(batch.text.rows()));
+  const Measured measured("negatives", batch.text.queue(), 0, 2 * scores * static_cast<double>(batch.text.columns()));
   std::vector<std::int32_t> text(n, -1), cell(n, -1);
   parallel_for(static_cast<std::int64_t>(n), 8, [&](std::int64_t begin, std::int64_t end, std::int64_t) {
     for (std::int64_t i = begin; i < end; ++i) {

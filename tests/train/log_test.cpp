@@ -42,12 +42,35 @@ TEST(TrainLog, ALineHoldsExactlyTheFieldsOfTheContract) {
   for (const auto& item : lines[0].items()) keys += item.key() + " ";
   EXPECT_EQ(keys,
             "stage step epoch loss mgm cell_cell cell_text matching lr grad_norm samples_per_s tokens_per_s data_s step_s "
-            "skipped_negatives peak_bytes ");
+            "skipped_negatives peak_bytes time ");
   EXPECT_EQ(lines[0]["loss"], 3.5);
   EXPECT_EQ(lines[0]["lr"], 1e-4);
   EXPECT_TRUE(lines[0]["cell_cell"].is_null());
   EXPECT_TRUE(lines[0]["cell_text"].is_null()) << "JSON has no NaN";
   EXPECT_EQ(lines[0]["peak_bytes"], 1 << 20);
+}
+
+TEST(RankSpread, NamesTheRankWithTheMostWorkAndWhatTheOthersWait) {
+  const std::vector<RankTimes> ranks = {{0.1, 0.5, 1.5, 1000}, {0.2, 0.0, 2.0, 1200}, {0.3, 1.0, 1.0, 800}};
+  const RankSpread s = spread_of(ranks, 2.0);
+  EXPECT_EQ(s.slowest, 1);
+  EXPECT_DOUBLE_EQ(s.imbalance, 2.0 / 1.5 - 1);
+  EXPECT_DOUBLE_EQ(s.data_s.least, 0.1);
+  EXPECT_DOUBLE_EQ(s.data_s.mean, 0.2);
+  EXPECT_DOUBLE_EQ(s.comm_s.most, 1.0);
+  EXPECT_DOUBLE_EQ(s.tokens_per_s.mean, 500);
+}
+
+TEST(TrainLog, ALineOfSeveralRanksSaysHowAlikeTheyWere) {
+  const TemporaryFolder folder;
+  StepRecord r = record(1, 10);
+  r.ranks = spread_of(std::vector<RankTimes>{{0.1, 0.5, 1.5, 1000}, {0.2, 0.0, 2.0, 1200}}, 2.0);
+  TrainLog(folder / "train.jsonl").write(r);
+  const auto line = lines_of(folder / "train.jsonl").at(0);
+  EXPECT_EQ(line["comm_s"], 0.25);
+  EXPECT_EQ(line["ranks"]["slowest"], 1);
+  EXPECT_EQ(line["ranks"]["work_s"], (nlohmann::ordered_json{1.5, 1.75, 2.0})) << "least, mean, most";
+  EXPECT_NEAR(line["imbalance"].get<double>(), 2.0 / 1.75 - 1, 1e-12);
 }
 
 TEST(TrainLog, ValidationIsAnEvent) {

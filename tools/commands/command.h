@@ -40,6 +40,7 @@ void register_split(CLI::App& program);
 void register_vocab(CLI::App& program);
 void register_texts(CLI::App& program);
 void register_tokenize(CLI::App& program);
+void register_plan(CLI::App& program);
 void register_pretrain(CLI::App& program);
 void register_train(CLI::App& program);
 void register_annotate(CLI::App& program);

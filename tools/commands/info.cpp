@@ -15,6 +15,7 @@
 #include "models/langcell/model_folder.h"
 #include "tools/anndata/counts.h"
 #include "tools/commands/command.h"
+#include "tools/commands/run_facts.h"
 
 namespace lc {
 namespace {
@@ -94,32 +95,21 @@ Json describe_model(const fs::path& path, const Flags& f) {
           {"verified", f.verify}};
 }
 
-Json describe_run(const fs::path& path) {
-  Json lines = Json::array();
-  const std::string log = fs::exists(path / "train.jsonl") ? read_file(path / "train.jsonl") : "";
-  const std::size_t cut = log.find_last_of('\n', log.size() < 2 ? 0 : log.size() - 2);
-  const std::string last = log.substr(cut == std::string::npos ? 0 : cut + 1);
-  Json checkpoints = Json::array();
-  if (fs::is_directory(path / "checkpoints")) {
-    for (const auto& e : fs::directory_iterator(path / "checkpoints")) checkpoints.push_back(e.path().filename().string());
-  }
-  std::sort(checkpoints.begin(), checkpoints.end());
-  return {{"what", "run folder"},
-          {"finished", has_manifest(path / "model")},
-          {"checkpoints", checkpoints},
-          {"last_line", Json::parse(last, nullptr, false)}};
-}
-
 Json describe(const Flags& f) {
   const fs::path& p = f.file;
   if (!fs::exists(p)) throw DataError(fmt::format("{}: no such file or folder", p.string()));
   if (fs::is_directory(p)) {
-    if (fs::exists(p / "config.resolved.toml") && !fs::exists(p / "config.json")) return describe_run(p);
+    if (fs::exists(p / "config.resolved.toml") && !fs::exists(p / "config.json")) return run_facts(p);
     if (!fs::exists(p / "config.json") && !fs::exists(p / "MANIFEST.json")) return describe_counts(p);
     return describe_model(p, f);
   }
   const Hdf5 file = Hdf5::open(p);
   return file.has("tokens") && file.has("offsets") ? describe_corpus(p, f) : describe_counts(p);
+}
+
+std::string shown(const Json& value) {
+  if (value.is_string()) return value.get<std::string>();
+  return value.is_number_float() ? fmt::format("{:.4g}", value.get<double>()) : value.dump();
 }
 
 void run(const Flags& f) {
@@ -130,12 +120,11 @@ void run(const Flags& f) {
   }
   for (const auto& [key, value] : facts.items()) {
     if (!value.is_array()) {
-      fmt::print("{:<16} {}\n", key, value.is_string() ? value.get<std::string>() : value.dump());
+      fmt::print("{:<22} {}\n", key, shown(value));
       continue;
     }
     bool first = true;
-    for (const auto& v : value)
-      fmt::print("{:<16} {}\n", std::exchange(first, false) ? key : "", v.is_string() ? v.get<std::string>() : v.dump());
+    for (const auto& v : value) fmt::print("{:<22} {}\n", std::exchange(first, false) ? key : "", shown(v));
   }
 }
 

@@ -10,6 +10,7 @@
 #include <nlohmann/json.hpp>
 
 #include "engine/errors.h"
+#include "engine/folder_lock.h"
 #include "engine/launch.h"
 #include "engine/watch/watch.h"
 #include "tools/commands/command.h"
@@ -90,10 +91,21 @@ void run_watched(const Flags& f, std::unique_ptr<Communicator> several) {
   }
 }
 
+// Why it ended is written down for whoever finds it gone; not what was wrong with the command itself, nor into another process's run.
+void run_alone(const Flags& f, Communicator& alone) {
+  try {
+    run_here(f, alone, [](const Options&) {});
+  } catch (...) {
+    const Failure failure = failure_in_flight();
+    if (failure.code != UsageError("").exit_code() && !FolderLock::is_held(f.run)) record_exit(f.run, {0, failure.code, failure.line});
+    throw;
+  }
+}
+
 void run_pretrain(const Flags& f) {
   auto ranks = launcher(std::getenv) == Launcher::mpi ? comm_mpi() : comm_alone();
   if (ranks->size() > 1) return run_watched(f, std::move(ranks));
-  run_here(f, *ranks, [](const Options&) {});
+  run_alone(f, *ranks);
 }
 
 }  // namespace

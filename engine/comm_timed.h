@@ -1,0 +1,28 @@
+// A communicator that knows how long its collectives took, for the log: it passes every call on.
+#pragma once
+#include <memory>
+
+#include "engine/comm.h"
+
+namespace lc {
+
+class TimedCommunicator final : public Communicator {
+ public:
+  explicit TimedCommunicator(Communicator& ranks) : ranks_(ranks) {}
+  double take_seconds();  // spent in collectives since it was last asked, waiting for slower ranks included
+  int rank() const override { return ranks_.rank(); }
+  int size() const override { return ranks_.size(); }
+  void all_reduce_sum(std::span<float> values) override;
+  void all_reduce_sum(std::span<double> values) override;
+  std::vector<float> all_gather_rows(std::span<const float> rows, std::int64_t columns) override;
+  std::vector<std::int64_t> all_gather_rows(std::span<const std::int64_t> values) override;
+  void broadcast(std::span<std::byte> bytes, int from) override;
+  void barrier() override;
+  void abort(int exit_code) override { ranks_.abort(exit_code); }
+
+ private:
+  Communicator& ranks_;
+  double seconds_ = 0;
+};
+
+}  // namespace lc
