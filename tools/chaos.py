@@ -184,7 +184,9 @@ def three_ranks(bench, run):
 
 def ended_together(words, run, weights):
     done = subprocess.run(words, env=os.environ | RANKS_ENVIRONMENT, capture_output=True, text=True, timeout=120)
-    return done.returncode == 0 and hashes(run / "model", "*.safetensors") == weights and not list(run.rglob("*.partial-*")), done.stderr.strip()[-200:]
+    left, same = [str(p.relative_to(run)) for p in run.rglob("*.partial-*")], hashes(run / "model", "*.safetensors") == weights
+    said = done.stderr.strip()[-200:] + ("" if same else " other weights") + (f" left: {left}" if left else "")
+    return done.returncode == 0 and same and not left, said
 
 
 def ranks_point(bench, number, how):
@@ -198,7 +200,12 @@ def ranks_point(bench, number, how):
         if ranks:
             os.kill(chance.choice(sorted(ranks)), how)
             hit = True
-        _, said = process.communicate(timeout=60)
+        try:
+            _, said = process.communicate(timeout=60)
+        except subprocess.TimeoutExpired:
+            for p in (process.pid, *ranks):
+                os.kill(p, signal.SIGKILL)
+            return {"killed": hit, "right": False, "said": "hangs"}
         while any((state_of(p) or (0, "Z"))[1] != "Z" for p in ranks) and time.monotonic() - begin < 60:
             time.sleep(0.01)
         gone = time.monotonic() - begin - (2 if how == signal.SIGSTOP else 0)

@@ -337,6 +337,7 @@ PretrainOutcome Run::operator()() {
   std::optional<StopRequest> listening;
   if (ranks_.size() > 1) listening.emplace();  // at once: a launcher sends SIGTERM when a rank is gone, and the others are to say why
   if (setup_.resume == Resume::yes && has_manifest(setup_.run / "model")) {
+    if (writes()) forget_exits(setup_.run), remove_leftovers(setup_.run);  // of a rank that was lost after the model was whole
     setup_.say(fmt::format("{}: this run is finished", setup_.run.string()));
     return {0, 0, setup_.run / "model"};
   }

@@ -11,6 +11,7 @@
 #include <csignal>
 #include <cstring>
 #include <exception>
+#include <ranges>
 
 #include "engine/errors.h"
 
@@ -108,7 +109,13 @@ std::vector<Collective> Watch::last_collectives() const {
 
 void Watch::watch() {
   std::unique_lock lock(mutex_);
-  while (!done_ && !verdict_) {
+  bool goodbye = false;
+  while (!verdict_) {
+    if (done_ && !goodbye && !failing_ && !silent_ && (rank_ != 0 || all_have_left())) {
+      for (Line& line : lines_) line.send({.word = Word::goodbye, .rank = rank_});
+      goodbye = true;
+    }
+    if (done_ && (failing_ || silent_ || all_have_left())) break;
     lock.unlock();
     wait_for_words();
     lock.lock();
@@ -120,16 +127,21 @@ void Watch::watch() {
     looked_ = now;
     for (std::size_t i = 0; i < lines_.size() && !verdict_; ++i) hear(i);
     if (!verdict_) tell_own_failure();
-    if (!verdict_) beat(now), judge_silence(now);
+    if (!verdict_ && !goodbye) beat(now);
+    if (!verdict_) judge_silence(now);
     if (!verdict_ && rank_ == 0) judge_slowness(now);
   }
   idle_ = true;
   changed_.notify_all();
   if (verdict_ && !failing_) {
     finish(lock, {rank_, verdict_->code, verdict_->reason, verdict_->teller == rank_ ? RankEnd::Told::here : RankEnd::Told::elsewhere, {}});
-  } else if (!verdict_ && !failing_ && !silent_) {
-    for (Line& line : lines_) line.send({.word = Word::goodbye, .rank = rank_});
   }
+}
+
+// Rank 0 is the last to say goodbye, and the others wait for that: so what hangs at the very end is seen too.
+bool Watch::all_have_left() const {
+  return std::ranges::all_of(std::views::iota(std::size_t{0}, lines_.size()),
+                             [&](std::size_t i) { return (rank_ == 0 && i == 0) || peers_[i].left; });
 }
 
 void Watch::wait_for_words() {

@@ -49,7 +49,7 @@ class Watch {
  public:
   // Collective. The ranks that `over` connects; `over` must outlive the watch, and its abort() is called from the watching thread.
   Watch(Communicator& over, WatchSetup setup);
-  ~Watch();  // says goodbye, so that the others do not miss this rank; not while an exception is on its way
+  ~Watch();  // says goodbye and waits for that of the others; not while an exception is on its way
   Watch(const Watch&) = delete;
   Watch& operator=(const Watch&) = delete;
   void allow(const WatchLimits& limits);
@@ -74,6 +74,7 @@ class Watch {
     std::string reason;
   };
   void watch();
+  bool all_have_left() const;
   void wait_for_words();
   void hear(std::size_t line);
   void take(const Message& message, Peer& from);
