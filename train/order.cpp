@@ -131,7 +131,7 @@ std::vector<std::int64_t> SampleOrder::shuffled(std::int64_t epoch, std::int64_t
 // In each window the longest batch is the first of the sorted ones.
 std::int64_t SampleOrder::find_longest() const {
   std::int64_t most = -1, at = 0;
-  for (std::int64_t number = 0; number * window_ < batches_; ++number) {
+  for (std::int64_t number = 0; number < kWindowsSearched && number * window_ < batches_; ++number) {
     const std::vector<Sample> samples = window(0, number);
     std::int64_t tokens = 0;
     for (std::int64_t i = 0; i < setup_.batch_size; ++i) tokens += samples[static_cast<std::size_t>(i)].length;

@@ -1,6 +1,7 @@
 // Which sample comes when: a pure function of (seed, stage, epoch, number), in memory of one bit per cell. An epoch is a keyed permutation
 // of the training cells, cut into windows of up to 32 batches; a window is sorted by length, cut into batches, and its batches are
-// shuffled, so the sequences of a batch are of about one length. The first step of a stage runs on the longest batch of its first epoch.
+// shuffled, so the sequences of a batch are of about one length. The first step of a stage runs on the longest batch of its first epoch's
+// first 64 windows: half a million cells at the usual sizes, so that starting takes as long for a hundred million.
 #pragma once
 #include <cstdint>
 #include <functional>
@@ -47,7 +48,8 @@ struct OrderSetup {
 
 class SampleOrder {
  public:
-  static constexpr std::int64_t kLargestWindow = 32;  // batches
+  static constexpr std::int64_t kLargestWindow = 32;    // batches
+  static constexpr std::int64_t kWindowsSearched = 64;  // for the longest batch
 
   SampleOrder(CellSet cells, OrderSetup setup);  // UsageError when the cells do not fill one batch
   std::int64_t batches_per_epoch() const { return batches_; }

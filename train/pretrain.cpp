@@ -170,17 +170,25 @@ void Run::open_folder() {
 void Run::hold_out() {
   const auto seed = static_cast<std::uint64_t>(options_.train.seed);
   if (options_.data.holdout <= 0) return;
-  const std::vector<std::string> groups =
-      options_.data.holdout_by.empty() ? std::vector<std::string>() : data_.column(options_.data.holdout_by);
-  for (std::int64_t c = 0; c < data_.cells(); ++c) {
-    if (groups.empty() ? is_held_out(seed, options_.data.holdout, c) : is_held_out(seed, options_.data.holdout, groups[c]))
-      held_out_.push_back(c);
+  const double share = options_.data.holdout;
+  if (const std::string& key = options_.data.holdout_by; !key.empty()) {
+    data_.for_column(key, [&](std::int64_t c, const std::string& group) {
+      if (is_held_out(seed, share, group)) held_out_.push_back(c);
+    });
+  } else {
+    for (std::int64_t c = 0; c < data_.cells(); ++c) {
+      if (is_held_out(seed, share, c)) held_out_.push_back(c);
+    }
   }
   setup_.say(fmt::format("{} of {} cells are held out for validation", held_out_.size(), data_.cells()));
 }
 
 SampleOrder Run::order_of(int stage) {
-  CellSet cells(data_.cells(), [&](std::int64_t c) { return !std::binary_search(held_out_.begin(), held_out_.end(), c); });
+  CellSet cells(data_.cells(), [next = held_out_.begin(), end = held_out_.end()](std::int64_t c) mutable {  // asked in order
+    const bool held = next != end && *next == c;
+    next += held;
+    return !held;
+  });
   return SampleOrder(std::move(cells),
                      {static_cast<std::uint64_t>(options_.train.seed), static_cast<std::uint32_t>(stage), options_.train.batch_size,
                       [this](std::int64_t c) { return data_.length(c, model_->config().max_cell_tokens); }});

@@ -1,9 +1,12 @@
-// corpus.h5: tokenised cells and their texts in plain HDF5. Everything with one entry per cell is contiguous and read through a
-// memory map, so an open corpus costs no memory per cell. group_id is the label's place in T.json, text_id the first of its texts.
+// corpus.h5: tokenised cells and their texts in plain HDF5. What has one entry per cell or token is contiguous. The former is read
+// through a memory map, tokens are copied cell by cell: of a map, each cell would leave 256 KiB in this process and take three times as
+// long (Linux 6.18). group_id is the label's place in
+// T.json, text_id the first of its texts.
 #pragma once
 #include <cstdint>
 #include <cstring>
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <memory>
 #include <span>
@@ -13,6 +16,7 @@
 
 #include "engine/atomic_file.h"
 #include "engine/hdf5.h"
+#include "engine/mapped_file.h"
 #include "models/langcell/data/gene_vocabulary.h"
 #include "models/langcell/data/texts.h"
 
@@ -90,19 +94,24 @@ class Mapped {
 
 class Corpus {
  public:
-  static Corpus open(const std::filesystem::path& path);  // DataError when it is no corpus, damaged, or offsets and ids are out of range
-  void verify() const;                                    // recomputes the content hash: reads everything once; DataError when it differs
+  // DataError when it is no corpus, damaged, or offsets and ids are out of range. Of many corpora, `known` lets one vocabulary serve all.
+  static Corpus open(const std::filesystem::path& path, const std::shared_ptr<const GeneVocabulary>& known = nullptr);
+  void verify() const;  // recomputes the content hash: reads everything once; DataError when it differs
 
   std::uint64_t cells() const { return text_id_.size(); }
-  std::uint64_t tokens() const { return offsets_[cells()]; }
+  std::uint64_t tokens() const { return tokens_; }
   std::int64_t length(std::uint64_t cell) const { return static_cast<std::int64_t>(offsets_[cell + 1] - offsets_[cell]); }
   // The best out.size() genes of the cell, or all there are; returns how many. DataError on an id outside the vocabulary.
   std::int64_t copy_tokens(std::uint64_t cell, std::span<std::int32_t> out) const;
+  void read_soon(std::uint64_t cell) const;                                    // its tokens, in the background
+  std::uint64_t bytes_mapped() const { return cells() * 20; }                  // at most, of what the functions below and length() touch
+  void release() const { file_bytes_->release(); }                             // lets go of them
   std::int32_t text_id(std::uint64_t cell) const { return text_id_[cell]; }    // -1: none
   std::int32_t group_id(std::uint64_t cell) const { return group_id_[cell]; }  // -1: none
   std::int32_t type_id(std::uint64_t cell) const { return type_id_[cell]; }    // Cell Ontology number; -1: not known
 
-  const GeneVocabulary& vocabulary() const { return vocabulary_; }
+  const GeneVocabulary& vocabulary() const { return *vocabulary_; }
+  const std::shared_ptr<const GeneVocabulary>& shared_vocabulary() const { return vocabulary_; }
   std::span<const TypeAncestor> ancestors() const { return ancestors_; }
   const Texts& texts() const { return texts_; }                          // groups in order: group g is texts().labels[g]
   std::span<const std::string> all_texts() const { return all_texts_; }  // by text id
@@ -110,6 +119,8 @@ class Corpus {
   std::pair<std::int32_t, std::int32_t> texts_of_group(std::int32_t group) const;  // text ids [first, last)
 
   std::vector<std::string> column(const std::string& key) const;  // obs/KEY of every cell; "name" is the cell's name
+  // The same in pieces: f(number of the first cell, entries).
+  void for_column(const std::string& key, const std::function<void(std::uint64_t, std::span<const std::string>)>& f) const;
   bool has_column(const std::string& key) const { return file_.has("obs/" + key); }
   std::int64_t max_genes() const { return max_genes_; }
   std::string content_hash() const { return file_.text("content_sha256"); }
@@ -118,24 +129,24 @@ class Corpus {
   const std::filesystem::path& path() const { return path_; }
 
  private:
-  struct Map;
-  Corpus(std::filesystem::path path, Hdf5 file);
+  Corpus(std::filesystem::path path, Hdf5 file, const std::shared_ptr<const GeneVocabulary>& known);
+  std::uint64_t place_of(const Hdf5& dataset, std::size_t item_bytes) const;
   template <class T>
   Mapped<T> mapped(const std::string& name) const;
   void read_texts();
   void read_types();
-  void read_genes();
+  template <class T>
+  std::int64_t copy(std::uint64_t cell, std::span<std::int32_t> out) const;
+  std::shared_ptr<const GeneVocabulary> read_genes() const;
   void check() const;
 
   std::filesystem::path path_;
   Hdf5 file_;
-  std::shared_ptr<const Map> map_;
-  bool wide_ = false;  // tokens as uint32
-  Mapped<std::uint16_t> narrow_tokens_;
-  Mapped<std::uint32_t> wide_tokens_;
+  std::shared_ptr<const MappedFile> file_bytes_;
+  std::uint64_t token_bytes_ = 2, tokens_ = 0, first_token_ = 0;  // of one; how many; where in the file
   Mapped<std::uint64_t> offsets_;
   Mapped<std::int32_t> text_id_, group_id_, type_id_;
-  GeneVocabulary vocabulary_;
+  std::shared_ptr<const GeneVocabulary> vocabulary_;
   Texts texts_;
   std::vector<TypeAncestor> ancestors_;
   std::vector<std::string> all_texts_;
