@@ -11,28 +11,9 @@ namespace lc {
 
 static const char* const kCellType = "cell_type";
 
-static std::vector<std::filesystem::path> files_of(const std::vector<std::filesystem::path>& corpora) {
-  std::vector<std::filesystem::path> files;
-  for (const auto& path : corpora) {
-    std::error_code unreadable;
-    if (!std::filesystem::is_directory(path, unreadable)) {
-      files.push_back(path);
-      continue;
-    }
-    const auto first = files.size();
-    for (const auto& entry : std::filesystem::directory_iterator(path)) {
-      if (entry.path().extension() == ".h5") files.push_back(entry.path());
-    }
-    if (files.size() == first)
-      throw DataError(fmt::format("{}: a folder without a corpus (.h5); make one with: langcell tokenize", path.string()));
-    std::sort(files.begin() + static_cast<std::ptrdiff_t>(first), files.end());
-  }
-  return files;
-}
-
 Dataset::Dataset(const std::vector<std::filesystem::path>& corpora) {
   if (corpora.empty()) throw UsageError("data.corpus: wanted at least one corpus.h5, got none");
-  for (const auto& path : files_of(corpora)) {
+  for (const auto& path : corpus_files(corpora)) {
     corpora_.push_back(Corpus::open(path, corpora_.empty() ? nullptr : corpora_.front().shared_vocabulary()));
     join(corpora_.back());
   }

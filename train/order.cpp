@@ -94,7 +94,6 @@ SampleOrder::SampleOrder(CellSet cells, OrderSetup setup) : cells_(std::move(cel
         fmt::format("train.batch_size: wanted at most the {} cells there are to train on, got {}", cells_.size(), setup_.batch_size));
   }
   window_ = std::clamp<std::int64_t>(batches_ / 4, 1, kLargestWindow);
-  longest_ = find_longest();
 }
 
 std::int64_t SampleOrder::steps_of(double epochs) const {
@@ -145,6 +144,7 @@ std::int64_t SampleOrder::find_longest() const {
 Samples SampleOrder::batch(std::int64_t step) {
   const std::int64_t epoch = step / batches_;
   std::int64_t number = step % batches_;
+  if (epoch == 0 && longest_ < 0) longest_ = find_longest();
   if (epoch == 0 && (number == 0 || number == longest_)) number = longest_ - number;
   const std::int64_t in_window = number / window_;
   if (epoch != kept_epoch_ || in_window != kept_number_) {

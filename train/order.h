@@ -71,7 +71,7 @@ class SampleOrder {
   CellSet cells_;
   OrderSetup setup_;
   std::int64_t batches_ = 0, window_ = 1;            // of an epoch; of a window: a quarter at most, or few cells would always meet the same
-  std::int64_t longest_ = 0;                         // the number that batch 0 of epoch 0 changes places with
+  std::int64_t longest_ = -1;                        // the number that batch 0 of epoch 0 changes places with; looked for when needed
   std::int64_t kept_epoch_ = -1, kept_number_ = -1;  // the window that was computed last
   std::vector<Sample> kept_;
 };

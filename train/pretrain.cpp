@@ -87,6 +87,9 @@ void Run::resolve_precision() {
 void Run::compare_manifest() const {
   if (!earlier_.is_object()) return;
   const auto data = earlier_.value("data", nlohmann::json::array());
+  if (!data.empty() && data.size() != data_.corpora().size())
+    throw UsageError(fmt::format("data.corpus: {} corpora, this run began with {}; give those, or start another run",
+                                 data_.corpora().size(), data.size()));
   for (std::size_t i = 0; i < data_.corpora().size() && i < data.size(); ++i) {
     if (data[i].value("content_sha256", "") == data_.corpora()[i].content_hash()) continue;
     throw UsageError(
@@ -294,13 +297,20 @@ void Run::run_stage(int stage) {
   Step step(*model_, data_, ranks_, how);
   const Share share{ranks_.rank(), ranks_.size(), options_.train.accumulate};
   const auto length = [this](std::int64_t c) { return data_.length(c, model_->config().max_cell_tokens); };
+  const auto prepare = [&](std::int64_t n) {  // the disk works while a step is computed
+    std::vector<Samples> parts = micro_batches(order.batch(n), length, share);
+    for (const Samples& part : parts) data_.read_soon(part);
+    return parts;
+  };
+  std::vector<Samples> next = first < steps ? prepare(first) : std::vector<Samples>();
   std::int64_t one_group_steps = 0;
   std::vector<PendingStep> waiting;
   auto since = Clock::now();
   reset_memory_peak(model_->parameters().queue());
   for (std::int64_t n = first; n < steps; ++n) {
-    waiting.push_back(
-        step.begin(static_cast<std::uint32_t>(n), micro_batches(order.batch(n), length, share), static_cast<float>(schedule.lr(n))));
+    const std::vector<Samples> now = std::move(next);
+    if (n + 1 < steps) next = prepare(n + 1);
+    waiting.push_back(step.begin(static_cast<std::uint32_t>(n), now, static_cast<float>(schedule.lr(n))));
     const bool last = n + 1 == steps, logs = (n + 1) % options_.train.log_every == 0 || n == first || last;
     // The numbers of a step wait on a GPU until somebody has to know them.
     if (logs || waiting.back().result || is_due(options_.checkpoint.every, n) || is_due(options_.validate.every, n) ||

@@ -213,6 +213,29 @@ TEST(Corpus, RefusesTokensThatAreNoGenes) {
   EXPECT_TRUE(holds(message_of<DataError>([&] { corpus.copy_tokens(0, out); }), "holds id 67"));
 }
 
+TEST(Corpus, NoticesThatItsFileWasCutShortMeanwhile) {
+  const test::TemporaryFolder folder;
+  std::vector<Cell> cells = some_cells(9);
+  write(folder / "c.h5", cells, setup_of(65));
+  const Corpus corpus = Corpus::open(folder / "c.h5");
+  const auto place = Hdf5::open(folder / "c.h5").at("tokens").contiguous_offset();
+  Tokens out(30);
+  EXPECT_NO_THROW(corpus.copy_tokens(1, out));
+  std::filesystem::resize_file(folder / "c.h5", *place + 2);
+  EXPECT_TRUE(holds(message_of<DataError>([&] { corpus.verify(); }), "c.h5: was cut short while it was in use"));
+}
+
+TEST(Corpus, RefusesTokensThatWereRepacked) {
+  const test::TemporaryFolder folder;
+  write(folder / "c.h5", some_cells(9), setup_of(65));
+  Hdf5 file = Hdf5::edit(folder / "c.h5");
+  const auto tokens = file.at("tokens").read<std::uint16_t>();
+  file.remove("tokens");
+  file.write<std::uint16_t>("tokens", tokens, {.gzip = 1});
+  file.close();
+  EXPECT_TRUE(holds(message_of<DataError>([&] { Corpus::open(folder / "c.h5"); }), "tokens: not stored in one piece (repacked?)"));
+}
+
 TEST(Corpus, RefusesOtherFiles) {
   const test::TemporaryFolder folder;
   EXPECT_TRUE(holds(message_of<DataError>([&] { Corpus::open(folder / "none.h5"); }), "none.h5"));

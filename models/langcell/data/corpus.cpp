@@ -52,6 +52,25 @@ std::string ArrayHash::finish() {
   return sha256_of(blocks_);
 }
 
+std::vector<std::filesystem::path> corpus_files(std::span<const std::filesystem::path> corpora) {
+  std::vector<std::filesystem::path> files;
+  for (const auto& path : corpora) {
+    std::error_code unreadable;
+    if (!std::filesystem::is_directory(path, unreadable)) {
+      files.push_back(path);
+      continue;
+    }
+    const auto first = files.size();
+    for (const auto& entry : std::filesystem::directory_iterator(path)) {
+      if (entry.path().extension() == ".h5") files.push_back(entry.path());
+    }
+    if (files.size() == first)
+      throw DataError(fmt::format("{}: a folder without a corpus (.h5); make one with: langcell tokenize", path.string()));
+    std::sort(files.begin() + static_cast<std::ptrdiff_t>(first), files.end());
+  }
+  return files;
+}
+
 Corpus Corpus::open(const std::filesystem::path& path, const std::shared_ptr<const GeneVocabulary>& known) {
   Hdf5 file = Hdf5::open(path);
   if (file.text_or("format", "") != kFormat)

@@ -92,6 +92,9 @@ class Mapped {
   std::uint64_t size_ = 0;
 };
 
+// Each folder replaced by the .h5 files in it, by name. DataError for a folder without any.
+std::vector<std::filesystem::path> corpus_files(std::span<const std::filesystem::path> corpora);
+
 class Corpus {
  public:
   // DataError when it is no corpus, damaged, or offsets and ids are out of range. Of many corpora, `known` lets one vocabulary serve all.
