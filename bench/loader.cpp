@@ -89,6 +89,8 @@ int main(int argc, char** argv) {
   const auto length = [&](std::int64_t cell) { return data.length(cell, 2048); };
   lc::SampleOrder order(lc::CellSet(data.cells(), [](std::int64_t) { return true; }), {0, 1, batch_size, length});
   const double ordered = now();
+  order.batch(0);  // looks for the longest
+  const double begun = now();
   std::uint64_t tokens = 0;
   for (const lc::Corpus& corpus : data.corpora()) tokens += corpus.tokens();
   Json result = {{"cells", data.cells()},
@@ -100,6 +102,7 @@ int main(int argc, char** argv) {
                  {"ahead", ahead},
                  {"open_s", opened - start},
                  {"order_s", ordered - opened},
+                 {"first_batch_s", begun - ordered},
                  {"memory_at_start_MiB", memory()}};
 
   Loader loader{data, order, 2048, ahead};
