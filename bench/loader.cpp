@@ -41,10 +41,9 @@ Json memory() {  // MiB
   return mib;
 }
 
-// What lies in the page cache of these files leaves it, where nobody else holds it.
+// What lies in the page cache of these files leaves it, where nobody has it mapped.
 void evict(const lc::Dataset& data) {
   for (const lc::Corpus& corpus : data.corpora()) {
-    corpus.release();
     const int file = ::open(corpus.path().c_str(), O_RDONLY);
     if (file < 0) continue;
     posix_fadvise(file, 0, 0, POSIX_FADV_DONTNEED);

@@ -10,12 +10,18 @@
 namespace lc {
 
 static const char* const kCellType = "cell_type";
+static constexpr std::uint64_t kMostMapped = std::uint64_t{256} << 20;  // 13 million cells
 
 Dataset::Dataset(const std::vector<std::filesystem::path>& corpora) {
   if (corpora.empty()) throw UsageError("data.corpus: wanted at least one corpus.h5, got none");
+  std::uint64_t mapped = 0;
   for (const auto& path : corpus_files(corpora)) {
     corpora_.push_back(Corpus::open(path, corpora_.empty() ? nullptr : corpora_.front().shared_vocabulary()));
     join(corpora_.back());
+    mapped += corpora_.back().bytes_mapped();
+  }
+  for (Corpus& corpus : corpora_) {
+    if (mapped > kMostMapped) corpus.look_up_by_copies();
   }
 }
 
@@ -26,7 +32,6 @@ void Dataset::join(const Corpus& c) {
                                 corpora_.front().path().string()));
   }
   first_cell_.push_back(first_cell_.back() + static_cast<std::int64_t>(c.cells()));
-  bytes_mapped_ += c.bytes_mapped();
   auto& groups_here = group_of_label_.emplace_back();
   for (const LabelTexts& label : c.texts().labels) {
     const auto [at, fresh] = group_number_.emplace(label.label, static_cast<std::int32_t>(groups_.size()));
@@ -77,12 +82,7 @@ bool Dataset::related(std::int32_t group, std::int32_t other) const {
   });
 }
 
-// What is looked up of a large corpus stays mapped, 256 KiB around each place, until it is let go.
 std::pair<const Corpus*, std::uint64_t> Dataset::at(std::int64_t cell) const {
-  constexpr std::uint64_t kStays = std::uint64_t{256} << 20, kLookUps = 1024;
-  if (bytes_mapped_ > kStays && looked_up_.fetch_add(1, std::memory_order_relaxed) % kLookUps == kLookUps - 1) {
-    for (const Corpus& corpus : corpora_) corpus.release();
-  }
   const auto next = std::upper_bound(first_cell_.begin(), first_cell_.end(), cell);
   const auto which = static_cast<std::size_t>(next - first_cell_.begin()) - 1;
   return {&corpora_[which], static_cast<std::uint64_t>(cell - first_cell_[which])};

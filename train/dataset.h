@@ -1,6 +1,5 @@
 // The cells and texts of one or more corpora under one numbering: cell c, text t (each distinct string once), group g (each label once).
 #pragma once
-#include <atomic>
 #include <compare>
 #include <filesystem>
 #include <functional>
@@ -57,8 +56,6 @@ class Dataset {
  private:
   void join(const Corpus& corpus);
   std::pair<const Corpus*, std::uint64_t> at(std::int64_t cell) const;
-  std::uint64_t bytes_mapped_ = 0;
-  mutable std::atomic<std::uint64_t> looked_up_ = 0;
   std::vector<Corpus> corpora_;
   std::map<std::string, std::int32_t> text_number_, group_number_;
   std::vector<std::int64_t> first_cell_ = {0};

@@ -92,6 +92,24 @@ TEST_P(CorpusOfEachWidth, ReadsWhatWasWritten) {
   EXPECT_FALSE(corpus.has_column("sex"));
 }
 
+TEST_P(CorpusOfEachWidth, LooksUpTheSameByCopies) {
+  const test::TemporaryFolder folder;
+  write(folder / "c.h5", some_cells(65), setup_of(GetParam()));
+  const Corpus mapped = Corpus::open(folder / "c.h5");
+  Corpus copied = Corpus::open(folder / "c.h5");
+  copied.look_up_by_copies();
+  for (std::uint64_t c = 0; c < 65; ++c) {
+    EXPECT_EQ(copied.length(c), mapped.length(c));
+    EXPECT_EQ(copied.group_id(c), mapped.group_id(c));
+    EXPECT_EQ(copied.text_id(c), mapped.text_id(c));
+    EXPECT_EQ(copied.type_id(c), mapped.type_id(c));
+    Tokens one(30), other(30);
+    EXPECT_EQ(copied.copy_tokens(c, one), mapped.copy_tokens(c, other));
+    EXPECT_EQ(one, other);
+  }
+  EXPECT_NO_THROW(copied.verify());
+}
+
 INSTANTIATE_TEST_SUITE_P(Genes, CorpusOfEachWidth, testing::Values(65, 65534));  // uint16, uint32
 
 TEST(Corpus, KeepsTextsLabelsAndGroups) {

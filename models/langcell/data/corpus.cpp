@@ -80,7 +80,7 @@ Corpus Corpus::open(const std::filesystem::path& path, const std::shared_ptr<con
                                 file.integer("format_version"), kVersion));
   Corpus corpus(path, std::move(file), known);
   corpus.check();
-  corpus.release();
+  corpus.file_bytes_->release();
   return corpus;
 }
 
@@ -93,10 +93,10 @@ Corpus::Corpus(std::filesystem::path path, Hdf5 file, const std::shared_ptr<cons
   const Hdf5 tokens = file_.at("tokens");
   tokens_ = tokens.rows(), token_bytes_ = tokens.item_bytes() == sizeof(std::uint32_t) ? sizeof(std::uint32_t) : sizeof(std::uint16_t);
   first_token_ = place_of(tokens, token_bytes_);
-  offsets_ = mapped<std::uint64_t>("offsets");
-  text_id_ = mapped<std::int32_t>("text_id");
-  group_id_ = mapped<std::int32_t>("group_id");
-  type_id_ = mapped<std::int32_t>("type_id");
+  offsets_ = stored<std::uint64_t>("offsets");
+  text_id_ = stored<std::int32_t>("text_id");
+  group_id_ = stored<std::int32_t>("group_id");
+  type_id_ = stored<std::int32_t>("type_id");
 }
 
 // Where its items lie in the file, one after the other.
@@ -113,9 +113,14 @@ std::uint64_t Corpus::place_of(const Hdf5& dataset, std::size_t item_bytes) cons
 }
 
 template <class T>
-Mapped<T> Corpus::mapped(const std::string& name) const {
+Stored<T> Corpus::stored(const std::string& name) const {
   const Hdf5 dataset = file_.at(name);
-  return {file_bytes_->data() + place_of(dataset, sizeof(T)), dataset.rows()};
+  return {*file_bytes_, place_of(dataset, sizeof(T)), dataset.rows()};
+}
+
+void Corpus::look_up_by_copies() {
+  offsets_.look_up_by_copies(), text_id_.look_up_by_copies(), group_id_.look_up_by_copies(), type_id_.look_up_by_copies();
+  file_bytes_->release();
 }
 
 std::shared_ptr<const GeneVocabulary> Corpus::read_genes() const {
@@ -188,15 +193,16 @@ void Corpus::check() const {
 
 template <class T>
 std::int64_t Corpus::copy(std::uint64_t cell, std::span<std::int32_t> out) const {
-  const std::uint64_t begin = offsets_[cell], count = std::min<std::uint64_t>(offsets_[cell + 1] - begin, out.size());
+  const auto [begin, end] = offsets_.some<2>(cell);
+  const std::uint64_t count = std::min<std::uint64_t>(end - begin, out.size());
   if (begin > tokens_ || count > tokens_ - begin)
     throw DataError(
         fmt::format("{}:/offsets: cell {} ends behind the last token; the file changed while it was read", path_.string(), cell));
-  thread_local std::vector<T> stored;
-  stored.resize(count);
-  file_bytes_->copy(first_token_ + begin * sizeof(T), std::as_writable_bytes(std::span(stored)));
+  thread_local std::vector<T> copied;
+  copied.resize(count);
+  file_bytes_->copy(first_token_ + begin * sizeof(T), std::as_writable_bytes(std::span(copied)));
   std::int32_t least = GeneVocabulary::first_gene, most = least;
-  const T* from = stored.data();
+  const T* from = copied.data();
   std::int32_t* to = out.data();
 #pragma omp simd reduction(min : least) reduction(max : most)
   for (std::uint64_t i = 0; i < count; ++i) {
@@ -214,7 +220,8 @@ std::int64_t Corpus::copy_tokens(std::uint64_t cell, std::span<std::int32_t> out
 }
 
 void Corpus::read_soon(std::uint64_t cell) const {
-  file_bytes_->copy_soon(first_token_ + offsets_[cell] * token_bytes_, static_cast<std::uint64_t>(length(cell)) * token_bytes_);
+  const auto [begin, end] = offsets_.some<2>(cell);
+  file_bytes_->copy_soon(first_token_ + begin * token_bytes_, (end - begin) * token_bytes_);
 }
 
 std::pair<std::int32_t, std::int32_t> Corpus::texts_of_group(std::int32_t group) const {
