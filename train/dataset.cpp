@@ -95,16 +95,20 @@ std::int64_t Dataset::length(std::int64_t cell, int max_tokens) const {
 
 Sequences Dataset::sequences(std::span<const std::int64_t> cells, int max_tokens, Pass pass) const {
   Sequences s;
-  if (!cells.empty()) s.ids.reserve(cells.size() * static_cast<std::size_t>(length(cells.front(), max_tokens)));  // mostly the longest
+  std::size_t tokens = 0;
   for (const std::int64_t cell : cells) {
-    const auto [corpus, i] = at(cell);
-    const std::size_t first = s.ids.size();
-    const auto length = static_cast<std::size_t>(std::clamp<std::int64_t>(corpus->length(i) + 1, 1, max_tokens));
-    s.ids.resize(first + length);
-    s.ids[first] = vocabulary().cls();
-    corpus->copy_tokens(i, std::span(s.ids).subspan(first + 1));
-    s.packing.lengths.push_back(static_cast<std::int32_t>(length));
+    const std::int64_t own = std::clamp<std::int64_t>(length(cell, max_tokens), 1, max_tokens);
+    tokens += static_cast<std::size_t>(own);
+    s.packing.lengths.push_back(static_cast<std::int32_t>(own));
     s.packing.keys.push_back(sequence_key(pass, static_cast<std::uint64_t>(cell)));
+  }
+  s.ids.reserve(tokens);
+  for (std::size_t i = 0; i < cells.size(); ++i) {
+    const auto [corpus, number] = at(cells[i]);
+    const std::size_t first = s.ids.size();
+    s.ids.resize(first + static_cast<std::size_t>(s.packing.lengths[i]));
+    s.ids[first] = vocabulary().cls();
+    corpus->copy_tokens(number, std::span(s.ids).subspan(first + 1));
   }
   return s;
 }

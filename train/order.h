@@ -31,6 +31,7 @@ class CellSet {
   std::int64_t operator[](std::int64_t k) const;
 
  private:
+  std::int64_t cells_;
   std::vector<std::uint64_t> bits_;
   std::vector<std::int64_t> before_;  // members before each block of 8 words; the last entry: all
 };
