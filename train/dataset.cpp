@@ -4,57 +4,64 @@
 
 #include <algorithm>
 #include <limits>
-#include <map>
 
 #include "engine/errors.h"
-#include "models/langcell/data/batches.h"
 
 namespace lc {
 
 static const char* const kCellType = "cell_type";
+static constexpr std::uint64_t kMostMapped = std::uint64_t{256} << 20;  // 13 million cells
 
 Dataset::Dataset(const std::vector<std::filesystem::path>& corpora) {
   if (corpora.empty()) throw UsageError("data.corpus: wanted at least one corpus.h5, got none");
-  std::map<std::string, std::int32_t> text_number, group_number;
-  for (const auto& path : corpora) {
-    corpora_.push_back(Corpus::open(path));
-    const Corpus& c = corpora_.back();
-    if (c.vocabulary().hash() != vocabulary().hash()) {
-      throw DataError(fmt::format("{}: its gene vocabulary differs from that of {}; tokenize both with the same genes.tsv", path.string(),
-                                  corpora.front().string()));
-    }
-    first_cell_.push_back(first_cell_.back() + static_cast<std::int64_t>(c.cells()));
-    auto& groups_here = group_of_label_.emplace_back();
-    for (const LabelTexts& label : c.texts().labels) {
-      const auto [at, fresh] = group_number.emplace(label.label, static_cast<std::int32_t>(groups_.size()));
-      groups_here.push_back(at->second);
-      if (!fresh) {
-        const auto& known = texts_of_group_[at->second];
-        const bool equal =
-            known.size() == label.texts.size() && std::equal(known.begin(), known.end(), label.texts.begin(),
-                                                             [&](std::int32_t t, const std::string& text) { return texts_[t] == text; });
-        if (!equal)
-          throw DataError(
-              fmt::format("{}: the texts of label '{}' differ from those in an earlier corpus; tokenize all of them with the same texts",
-                          path.string(), label.label));
-        continue;
-      }
-      groups_.push_back(label.label);
-      learn(label, c.texts());
-      auto& list = texts_of_group_.emplace_back();
-      for (const std::string& text : label.texts) {
-        const auto [t, unseen] = text_number.emplace(text, static_cast<std::int32_t>(texts_.size()));
-        if (!unseen)
-          throw DataError(
-              fmt::format("{}: label '{}' has a text that another label of an earlier corpus has; equal texts must have equal labels",
-                          path.string(), label.label));
-        texts_.push_back(text);
-        group_of_text_.push_back(static_cast<std::int32_t>(groups_.size()) - 1);
-        list.push_back(t->second);
-      }
-    }
-    for (const TypeAncestor& pair : c.ancestors()) ancestors_.insert({pair.type, pair.ancestor});
+  std::uint64_t mapped = 0;
+  for (const auto& path : corpus_files(corpora)) {
+    corpora_.push_back(Corpus::open(path, corpora_.empty() ? nullptr : corpora_.front().shared_vocabulary()));
+    join(corpora_.back());
+    mapped += corpora_.back().bytes_mapped();
   }
+  for (Corpus& corpus : corpora_) {
+    if (mapped > kMostMapped) corpus.look_up_by_copies();
+  }
+}
+
+void Dataset::join(const Corpus& c) {
+  const std::string path = c.path().string();
+  if (&c.vocabulary() != &vocabulary() && c.vocabulary().hash() != vocabulary().hash()) {
+    throw DataError(fmt::format("{}: its gene vocabulary differs from that of {}; tokenize both with the same genes.tsv", path,
+                                corpora_.front().path().string()));
+  }
+  first_cell_.push_back(first_cell_.back() + static_cast<std::int64_t>(c.cells()));
+  auto& groups_here = group_of_label_.emplace_back();
+  for (const LabelTexts& label : c.texts().labels) {
+    const auto [at, fresh] = group_number_.emplace(label.label, static_cast<std::int32_t>(groups_.size()));
+    groups_here.push_back(at->second);
+    if (!fresh) {
+      const auto& known = texts_of_group_[at->second];
+      const bool equal =
+          known.size() == label.texts.size() && std::equal(known.begin(), known.end(), label.texts.begin(),
+                                                           [&](std::int32_t t, const std::string& text) { return texts_[t] == text; });
+      if (!equal)
+        throw DataError(
+            fmt::format("{}: the texts of label '{}' differ from those in an earlier corpus; tokenize all of them with the same texts",
+                        path, label.label));
+      continue;
+    }
+    groups_.push_back(label.label);
+    learn(label, c.texts());
+    auto& list = texts_of_group_.emplace_back();
+    for (const std::string& text : label.texts) {
+      const auto [t, unseen] = text_number_.emplace(text, static_cast<std::int32_t>(texts_.size()));
+      if (!unseen)
+        throw DataError(
+            fmt::format("{}: label '{}' has a text that another label of an earlier corpus has; equal texts must have equal labels", path,
+                        label.label));
+      texts_.push_back(text);
+      group_of_text_.push_back(static_cast<std::int32_t>(groups_.size()) - 1);
+      list.push_back(t->second);
+    }
+  }
+  for (const TypeAncestor& pair : c.ancestors()) ancestors_.insert({pair.type, pair.ancestor});
 }
 
 void Dataset::learn(const LabelTexts& label, const Texts& texts) {
@@ -86,11 +93,35 @@ std::int64_t Dataset::length(std::int64_t cell, int max_tokens) const {
   return std::min<std::int64_t>(max_tokens, corpus->length(i) + 1);
 }
 
+Sequences Dataset::sequences(std::span<const std::int64_t> cells, int max_tokens, Pass pass) const {
+  Sequences s;
+  std::size_t tokens = 0;
+  for (const std::int64_t cell : cells) {
+    const std::int64_t own = std::clamp<std::int64_t>(length(cell, max_tokens), 1, max_tokens);
+    tokens += static_cast<std::size_t>(own);
+    s.packing.lengths.push_back(static_cast<std::int32_t>(own));
+    s.packing.keys.push_back(sequence_key(pass, static_cast<std::uint64_t>(cell)));
+  }
+  s.ids.reserve(tokens);
+  for (std::size_t i = 0; i < cells.size(); ++i) {
+    const auto [corpus, number] = at(cells[i]);
+    const std::size_t first = s.ids.size();
+    s.ids.resize(first + static_cast<std::size_t>(s.packing.lengths[i]));
+    s.ids[first] = vocabulary().cls();
+    corpus->copy_tokens(number, std::span(s.ids).subspan(first + 1));
+  }
+  return s;
+}
+
 std::vector<std::int32_t> Dataset::sequence(std::int64_t cell, int max_tokens) const {
-  const auto [corpus, i] = at(cell);
-  std::vector<std::int32_t> genes(static_cast<std::size_t>(max_tokens - 1));
-  genes.resize(static_cast<std::size_t>(corpus->copy_tokens(i, genes)));
-  return cell_sequence(genes, vocabulary().cls(), max_tokens);
+  return sequences(std::span(&cell, 1), max_tokens, Pass::view_a).ids;
+}
+
+void Dataset::read_soon(std::span<const std::int64_t> cells) const {
+  for (const std::int64_t cell : cells) {
+    const auto [corpus, i] = at(cell);
+    corpus->read_soon(i);
+  }
 }
 
 std::int32_t Dataset::group(std::int64_t cell) const {
@@ -143,15 +174,15 @@ std::vector<std::int32_t> Dataset::text_tokens(const TextChoice& choice) const {
   return tokens;
 }
 
-std::vector<std::string> Dataset::column(const std::string& key) const {
-  std::vector<std::string> all;
+void Dataset::for_column(const std::string& key, const std::function<void(std::int64_t, const std::string&)>& f) const {
+  std::int64_t cell = 0;
   for (const Corpus& c : corpora_) {
     if (!c.has_column(key))
       throw DataError(fmt::format("{}: no obs/{}; tokenize with this column, or choose another", c.path().string(), key));
-    const auto part = c.column(key);
-    all.insert(all.end(), part.begin(), part.end());
+    c.for_column(key, [&](std::uint64_t, std::span<const std::string> entries) {
+      for (const std::string& entry : entries) f(cell++, entry);
+    });
   }
-  return all;
 }
 
 std::vector<std::string> Dataset::tokenize_texts(const WordPiece& word_piece, int max_tokens) {

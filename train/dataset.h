@@ -2,12 +2,16 @@
 #pragma once
 #include <compare>
 #include <filesystem>
+#include <functional>
+#include <map>
 #include <set>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "kernels/numeric.h"
+#include "models/langcell/data/batches.h"
 #include "models/langcell/data/corpus.h"
 #include "models/langcell/data/word_piece.h"
 
@@ -22,19 +26,22 @@ struct TextChoice {
 
 class Dataset {
  public:
-  // DataError when the corpora do not share one gene vocabulary.
+  // A folder stands for the .h5 files in it, by name. DataError when the corpora do not share one gene vocabulary.
   explicit Dataset(const std::vector<std::filesystem::path>& corpora);
 
   std::int64_t cells() const { return first_cell_.back(); }
   std::int64_t length(std::int64_t cell, int max_tokens) const;  // with <cls>
   std::vector<std::int32_t> sequence(std::int64_t cell, int max_tokens) const;
-  std::int32_t group(std::int64_t cell) const;  // −1: no text
+  Sequences sequences(std::span<const std::int64_t> cells, int max_tokens, Pass pass) const;
+  void read_soon(std::span<const std::int64_t> cells) const;  // from the disk, in the background
+  std::int32_t group(std::int64_t cell) const;                // −1: no text
   // One of its group's strings, drawn per sample; of a text from a template every field but the cell type is left out by that chance.
   TextChoice text(std::int64_t cell, PhiloxKey chance, double field_dropout = 0) const;
   // Whether two groups may mean one cell: types equal, or one a kind of the other, and no other field that both know differs.
   bool related(std::int32_t group, std::int32_t other) const;
   bool knows_types() const { return knows_types_; }
-  std::vector<std::string> column(const std::string& key) const;  // of obs, for every cell; DataError naming the corpus that lacks it
+  // f(cell, entry of obs/KEY) for every cell in order; DataError naming the corpus that lacks it.
+  void for_column(const std::string& key, const std::function<void(std::int64_t, const std::string&)>& f) const;
 
   const std::vector<std::string>& texts() const { return texts_; }
   const std::vector<std::string>& groups() const { return groups_; }
@@ -47,8 +54,10 @@ class Dataset {
   std::vector<std::int32_t> text_tokens(const TextChoice& choice) const;
 
  private:
+  void join(const Corpus& corpus);
   std::pair<const Corpus*, std::uint64_t> at(std::int64_t cell) const;
   std::vector<Corpus> corpora_;
+  std::map<std::string, std::int32_t> text_number_, group_number_;
   std::vector<std::int64_t> first_cell_ = {0};
   std::vector<std::string> texts_, groups_;
   std::vector<std::vector<std::int32_t>> texts_of_group_, group_of_label_;  // group_of_label_[corpus][its own group]

@@ -57,7 +57,7 @@ std::int64_t Permutation::operator()(std::int64_t i) const {
 }
 
 CellSet::CellSet(std::int64_t cells, const std::function<bool(std::int64_t)>& contains)
-    : bits_(static_cast<std::size_t>((cells + 511) / 512 * 8)), before_{0} {
+    : cells_(cells), bits_(static_cast<std::size_t>((cells + 511) / 512 * 8)), before_{0} {
   for (std::int64_t c = 0; c < cells; ++c) {
     if (contains(c)) bits_[static_cast<std::size_t>(c / 64)] |= std::uint64_t{1} << (c % 64);
   }
@@ -69,6 +69,7 @@ CellSet::CellSet(std::int64_t cells, const std::function<bool(std::int64_t)>& co
 }
 
 std::int64_t CellSet::operator[](std::int64_t k) const {
+  if (size() == cells_) return k;
   const auto block = std::upper_bound(before_.begin(), before_.end(), k) - before_.begin() - 1;
   std::int64_t left = k - before_[static_cast<std::size_t>(block)];
   auto word = static_cast<std::size_t>(block) * 8;
@@ -94,7 +95,6 @@ SampleOrder::SampleOrder(CellSet cells, OrderSetup setup) : cells_(std::move(cel
         fmt::format("train.batch_size: wanted at most the {} cells there are to train on, got {}", cells_.size(), setup_.batch_size));
   }
   window_ = std::clamp<std::int64_t>(batches_ / 4, 1, kLargestWindow);
-  longest_ = find_longest();
 }
 
 std::int64_t SampleOrder::steps_of(double epochs) const {
@@ -107,10 +107,8 @@ std::vector<SampleOrder::Sample> SampleOrder::window(std::int64_t epoch, std::in
   const Permutation permutation(cells_.size(), setup_.seed, setup_.stage, static_cast<std::uint32_t>(epoch));
   const std::int64_t first = number * window_ * setup_.batch_size;
   std::vector<Sample> samples(static_cast<std::size_t>(window_size(number) * setup_.batch_size));
-  for (std::size_t i = 0; i < samples.size(); ++i) {
-    const std::int64_t cell = cells_[permutation(first + static_cast<std::int64_t>(i))];
-    samples[i] = {setup_.length(cell), cell};
-  }
+  for (std::size_t i = 0; i < samples.size(); ++i) samples[i].cell = cells_[permutation(first + static_cast<std::int64_t>(i))];
+  for (Sample& sample : samples) sample.length = setup_.length(sample.cell);  // apart: the memory of several is fetched at once
   // Equal lengths stay in the permutation's order: where all cells are cut to one length, the file's order must not decide who meets whom.
   std::stable_sort(samples.begin(), samples.end(), [](const Sample& a, const Sample& b) { return a.length > b.length; });
   return samples;
@@ -131,7 +129,7 @@ std::vector<std::int64_t> SampleOrder::shuffled(std::int64_t epoch, std::int64_t
 // In each window the longest batch is the first of the sorted ones.
 std::int64_t SampleOrder::find_longest() const {
   std::int64_t most = -1, at = 0;
-  for (std::int64_t number = 0; number * window_ < batches_; ++number) {
+  for (std::int64_t number = 0; number < kWindowsSearched && number * window_ < batches_; ++number) {
     const std::vector<Sample> samples = window(0, number);
     std::int64_t tokens = 0;
     for (std::int64_t i = 0; i < setup_.batch_size; ++i) tokens += samples[static_cast<std::size_t>(i)].length;
@@ -145,6 +143,7 @@ std::int64_t SampleOrder::find_longest() const {
 Samples SampleOrder::batch(std::int64_t step) {
   const std::int64_t epoch = step / batches_;
   std::int64_t number = step % batches_;
+  if (epoch == 0 && longest_ < 0) longest_ = find_longest();
   if (epoch == 0 && (number == 0 || number == longest_)) number = longest_ - number;
   const std::int64_t in_window = number / window_;
   if (epoch != kept_epoch_ || in_window != kept_number_) {

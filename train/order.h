@@ -1,6 +1,7 @@
 // Which sample comes when: a pure function of (seed, stage, epoch, number), in memory of one bit per cell. An epoch is a keyed permutation
 // of the training cells, cut into windows of up to 32 batches; a window is sorted by length, cut into batches, and its batches are
-// shuffled, so the sequences of a batch are of about one length. The first step of a stage runs on the longest batch of its first epoch.
+// shuffled, so the sequences of a batch are of about one length. The first step of a stage runs on the longest batch of its first epoch's
+// first 64 windows: half a million cells at the usual sizes, so that starting takes as long for a hundred million.
 #pragma once
 #include <cstdint>
 #include <functional>
@@ -30,6 +31,7 @@ class CellSet {
   std::int64_t operator[](std::int64_t k) const;
 
  private:
+  std::int64_t cells_;
   std::vector<std::uint64_t> bits_;
   std::vector<std::int64_t> before_;  // members before each block of 8 words; the last entry: all
 };
@@ -47,7 +49,8 @@ struct OrderSetup {
 
 class SampleOrder {
  public:
-  static constexpr std::int64_t kLargestWindow = 32;  // batches
+  static constexpr std::int64_t kLargestWindow = 32;    // batches
+  static constexpr std::int64_t kWindowsSearched = 64;  // for the longest batch
 
   SampleOrder(CellSet cells, OrderSetup setup);  // UsageError when the cells do not fill one batch
   std::int64_t batches_per_epoch() const { return batches_; }
@@ -69,7 +72,7 @@ class SampleOrder {
   CellSet cells_;
   OrderSetup setup_;
   std::int64_t batches_ = 0, window_ = 1;            // of an epoch; of a window: a quarter at most, or few cells would always meet the same
-  std::int64_t longest_ = 0;                         // the number that batch 0 of epoch 0 changes places with
+  std::int64_t longest_ = -1;                        // the number that batch 0 of epoch 0 changes places with; looked for when needed
   std::int64_t kept_epoch_ = -1, kept_number_ = -1;  // the window that was computed last
   std::vector<Sample> kept_;
 };

@@ -90,6 +90,9 @@ void Run::resolve_precision() {
 void Run::compare_manifest() const {
   if (!earlier_.is_object()) return;
   const auto data = earlier_.value("data", nlohmann::json::array());
+  if (!data.empty() && data.size() != data_.corpora().size())
+    throw UsageError(fmt::format("data.corpus: {} corpora, this run began with {}; give those, or start another run",
+                                 data_.corpora().size(), data.size()));
   for (std::size_t i = 0; i < data_.corpora().size() && i < data.size(); ++i) {
     if (data[i].value("content_sha256", "") == data_.corpora()[i].content_hash()) continue;
     throw UsageError(
@@ -174,17 +177,25 @@ void Run::open_folder() {
 void Run::hold_out() {
   const auto seed = static_cast<std::uint64_t>(options_.train.seed);
   if (options_.data.holdout <= 0) return;
-  const std::vector<std::string> groups =
-      options_.data.holdout_by.empty() ? std::vector<std::string>() : data_.column(options_.data.holdout_by);
-  for (std::int64_t c = 0; c < data_.cells(); ++c) {
-    if (groups.empty() ? is_held_out(seed, options_.data.holdout, c) : is_held_out(seed, options_.data.holdout, groups[c]))
-      held_out_.push_back(c);
+  const double share = options_.data.holdout;
+  if (const std::string& key = options_.data.holdout_by; !key.empty()) {
+    data_.for_column(key, [&](std::int64_t c, const std::string& group) {
+      if (is_held_out(seed, share, group)) held_out_.push_back(c);
+    });
+  } else {
+    for (std::int64_t c = 0; c < data_.cells(); ++c) {
+      if (is_held_out(seed, share, c)) held_out_.push_back(c);
+    }
   }
   setup_.say(fmt::format("{} of {} cells are held out for validation", held_out_.size(), data_.cells()));
 }
 
 SampleOrder Run::order_of(int stage) {
-  CellSet cells(data_.cells(), [&](std::int64_t c) { return !std::binary_search(held_out_.begin(), held_out_.end(), c); });
+  CellSet cells(data_.cells(), [next = held_out_.begin(), end = held_out_.end()](std::int64_t c) mutable {  // asked in order
+    const bool held = next != end && *next == c;
+    next += held;
+    return !held;
+  });
   return SampleOrder(std::move(cells),
                      {static_cast<std::uint64_t>(options_.train.seed), static_cast<std::uint32_t>(stage), options_.train.batch_size,
                       [this](std::int64_t c) { return data_.length(c, model_->config().max_cell_tokens); }});
@@ -261,14 +272,21 @@ void Run::run_stage(int stage) {
   Step step(*model_, data_, ranks_, how);
   const Share share{ranks_.rank(), ranks_.size(), options_.train.accumulate};
   const auto length = [this](std::int64_t c) { return data_.length(c, model_->config().max_cell_tokens); };
+  const auto prepare = [&](std::int64_t n) {  // the disk works while a step is computed
+    std::vector<Samples> parts = micro_batches(order.batch(n), length, share);
+    for (const Samples& part : parts) data_.read_soon(part);
+    return parts;
+  };
+  std::vector<Samples> next = first < steps ? prepare(first) : std::vector<Samples>();
   std::int64_t one_group_steps = 0;
   std::vector<PendingStep> waiting;
   auto since = Clock::now();
   ranks_.take_seconds();
   reset_memory_peak(model_->parameters().queue());
   for (std::int64_t n = first; n < steps; ++n) {
-    waiting.push_back(
-        step.begin(static_cast<std::uint32_t>(n), micro_batches(order.batch(n), length, share), static_cast<float>(schedule.lr(n))));
+    const std::vector<Samples> now = std::move(next);
+    if (n + 1 < steps) next = prepare(n + 1);
+    waiting.push_back(step.begin(static_cast<std::uint32_t>(n), now, static_cast<float>(schedule.lr(n))));
     const bool last = n + 1 == steps, logs = (n + 1) % options_.train.log_every == 0 || n == first || last;
     // The numbers of a step wait on a GPU until somebody has to know them.
     if (logs || waiting.back().result || is_due(options_.checkpoint.every, n) || is_due(options_.validate.every, n) ||

@@ -188,12 +188,11 @@ Step::GlobalBatch Step::assemble(const std::vector<Samples>& micro_batches) {
     };
     m.first_text = begins(m.first), m.text_count = begins(first) - m.first_text;
 
-    Sequences a, b, c, texts;
-    for (const std::int64_t cell : samples) {
-      const auto tokens = data_.sequence(cell, rule_.max_cell_tokens);
-      const auto number = static_cast<std::uint64_t>(cell);
-      a.add(tokens, sequence_key(Pass::view_a, number)), b.add(tokens, sequence_key(Pass::view_b, number)),
-          c.add(tokens, sequence_key(Pass::masked, number));
+    const Sequences a = data_.sequences(samples, rule_.max_cell_tokens, Pass::view_a);
+    Sequences b = a, c = a, texts;
+    for (std::size_t i = 0; i < samples.size(); ++i) {
+      const auto number = static_cast<std::uint64_t>(samples[i]);
+      b.packing.keys[i] = sequence_key(Pass::view_b, number), c.packing.keys[i] = sequence_key(Pass::masked, number);
     }
     for (std::int64_t t = m.first_text; t < m.first_text + m.text_count; ++t)
       texts.add(data_.text_tokens(batch.texts[t]), sequence_key(Pass::text, ids.text_owner[t]));

@@ -7,6 +7,7 @@
 
 #include "tools/commands/random.h"
 #include "tools/commands/simulate_counts.h"
+#include "tools/commands/simulate_tokens.h"
 
 namespace lc {
 namespace {
@@ -36,6 +37,31 @@ TEST(Simulation, CellsDoNotDependOnTheDivisionIntoBlocks) {
   }
   EXPECT_EQ(values, whole.values);
   EXPECT_EQ(columns, whole.genes);
+}
+
+TEST(Simulation, TokensAreDistinctGenesAndNoTwoCellsAreAlike) {
+  const std::vector<SimulatedType> types = simulated_types(3);
+  std::vector<SimulatedGene> some = genes(401, types);
+  for (size_t i = 0; i < some.size(); ++i) some[i].ensembl_id = "ENSG" + std::to_string(90000000000 + i);
+  const SimulatedCounts patterns({33, 5, 2}, some, types);
+  const GeneVocabulary vocabulary = vocabulary_of(patterns);
+  const SimulatedTokens simulated(patterns, vocabulary, 5), other(patterns, vocabulary, 6);
+  std::set<std::vector<std::int32_t>> met;
+  std::vector<std::int32_t> cell, again;
+  for (std::uint64_t c = 0; c < 500; ++c) {
+    simulated.tokens(c, cell);
+    const std::set<std::int32_t> distinct(cell.begin(), cell.end());
+    EXPECT_EQ(distinct.size(), cell.size());
+    EXPECT_GE(*distinct.begin(), GeneVocabulary::first_gene);
+    EXPECT_LT(*distinct.rbegin(), vocabulary.cls());
+    EXPECT_TRUE(met.insert(cell).second) << c;
+    simulated.tokens(c, again);
+    EXPECT_EQ(again, cell);
+    EXPECT_LT(simulated.type(c), 3);
+    EXPECT_LT(simulated.donor(c), 2);
+  }
+  other.tokens(499, again);
+  EXPECT_NE(again, cell);
 }
 
 TEST(Simulation, TheSeedDecides) {

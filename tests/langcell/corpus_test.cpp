@@ -92,6 +92,24 @@ TEST_P(CorpusOfEachWidth, ReadsWhatWasWritten) {
   EXPECT_FALSE(corpus.has_column("sex"));
 }
 
+TEST_P(CorpusOfEachWidth, LooksUpTheSameByCopies) {
+  const test::TemporaryFolder folder;
+  write(folder / "c.h5", some_cells(65), setup_of(GetParam()));
+  const Corpus mapped = Corpus::open(folder / "c.h5");
+  Corpus copied = Corpus::open(folder / "c.h5");
+  copied.look_up_by_copies();
+  for (std::uint64_t c = 0; c < 65; ++c) {
+    EXPECT_EQ(copied.length(c), mapped.length(c));
+    EXPECT_EQ(copied.group_id(c), mapped.group_id(c));
+    EXPECT_EQ(copied.text_id(c), mapped.text_id(c));
+    EXPECT_EQ(copied.type_id(c), mapped.type_id(c));
+    Tokens one(30), other(30);
+    EXPECT_EQ(copied.copy_tokens(c, one), mapped.copy_tokens(c, other));
+    EXPECT_EQ(one, other);
+  }
+  EXPECT_NO_THROW(copied.verify());
+}
+
 INSTANTIATE_TEST_SUITE_P(Genes, CorpusOfEachWidth, testing::Values(65, 65534));  // uint16, uint32
 
 TEST(Corpus, KeepsTextsLabelsAndGroups) {
@@ -211,6 +229,29 @@ TEST(Corpus, RefusesTokensThatAreNoGenes) {
   const Corpus corpus = Corpus::open(folder / "c.h5");
   Tokens out(2);
   EXPECT_TRUE(holds(message_of<DataError>([&] { corpus.copy_tokens(0, out); }), "holds id 67"));
+}
+
+TEST(Corpus, NoticesThatItsFileWasCutShortMeanwhile) {
+  const test::TemporaryFolder folder;
+  std::vector<Cell> cells = some_cells(9);
+  write(folder / "c.h5", cells, setup_of(65));
+  const Corpus corpus = Corpus::open(folder / "c.h5");
+  const auto place = Hdf5::open(folder / "c.h5").at("tokens").contiguous_offset();
+  Tokens out(30);
+  EXPECT_NO_THROW(corpus.copy_tokens(1, out));
+  std::filesystem::resize_file(folder / "c.h5", *place + 2);
+  EXPECT_TRUE(holds(message_of<DataError>([&] { corpus.verify(); }), "c.h5: was cut short while it was in use"));
+}
+
+TEST(Corpus, RefusesTokensThatWereRepacked) {
+  const test::TemporaryFolder folder;
+  write(folder / "c.h5", some_cells(9), setup_of(65));
+  Hdf5 file = Hdf5::edit(folder / "c.h5");
+  const auto tokens = file.at("tokens").read<std::uint16_t>();
+  file.remove("tokens");
+  file.write<std::uint16_t>("tokens", tokens, {.gzip = 1});
+  file.close();
+  EXPECT_TRUE(holds(message_of<DataError>([&] { Corpus::open(folder / "c.h5"); }), "tokens: not stored in one piece (repacked?)"));
 }
 
 TEST(Corpus, RefusesOtherFiles) {

@@ -160,6 +160,16 @@ TEST(Order, TheFirstStepOfAStageRunsOnTheLongestBatchOfItsFirstEpoch) {
   }
 }
 
+TEST(Order, StartingLooksAtNoMoreCellsOfALargeCorpus) {
+  constexpr std::int64_t kSearched = SampleOrder::kWindowsSearched * SampleOrder::kLargestWindow * 8;
+  std::int64_t asked = 0;
+  SampleOrder order(all_of(5'000'000), {5, 1, 8, [&](std::int64_t cell) { return ++asked, length_of(cell); }});
+  EXPECT_EQ(asked, 0);
+  const std::int64_t first = tokens_of(order.batch(0));
+  EXPECT_LE(asked, kSearched + SampleOrder::kLargestWindow * 8);
+  for (std::int64_t step = 1; step < kSearched / 8; ++step) EXPECT_LE(tokens_of(order.batch(step)), first);
+}
+
 TEST(Order, ABatchHoldsCellsOfAboutOneLength) {
   SampleOrder order = order_of(5000, 16);
   double padded = 0, tokens = 0;

@@ -1,7 +1,8 @@
-// langcell simulate: a realistic count matrix with known truth, and one text per cell type.
+// langcell simulate: a realistic count matrix with known truth, and one text per cell type; or, for tests of scale, corpora by the million.
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <chrono>
 #include <filesystem>
 #include <map>
 #include <memory>
@@ -10,25 +11,28 @@
 
 #include "engine/atomic_file.h"
 #include "engine/errors.h"
+#include "models/langcell/data/corpus.h"
 #include "models/langcell/data/gene_vocabulary.h"
 #include "tools/anndata/writer.h"
 #include "tools/commands/command.h"
 #include "tools/commands/random.h"
 #include "tools/commands/simulate_counts.h"
+#include "tools/commands/simulate_tokens.h"
 
 namespace lc {
 
 namespace {
 
 constexpr std::uint64_t kGeneStream = ~std::uint64_t{0};
-constexpr std::uint64_t kBlockCells = 1024;
+constexpr std::uint64_t kBlockCells = 1024, kBlockOfTokens = 16384, kMostCounted = 10'000'000;
 
 struct SimulateOptions {
   Common common;
   std::string out, texts, genes_from;
-  std::uint64_t cells = 2000, genes = 15000;
+  std::uint64_t cells = 2000, genes = 15000, cells_per_file = 1'000'000;
   int types = 8, donors = 4;
-  bool overwrite = false;
+  bool overwrite = false, tokens_only = false;
+  Existing existing() const { return overwrite ? Existing::replace : Existing::refuse; }
 };
 
 // The genes of a file, or invented ones with ids that Ensembl never gave. Markers that the file lacks are taken from the types.
@@ -83,7 +87,7 @@ NewAnnData content_of(const SimulatedCounts& simulated) {
 }
 
 void write_cells(const SimulatedCounts& simulated, const SimulateOptions& options) {
-  AnnDataWriter writer = AnnDataWriter::fresh(content_of(simulated), options.out, options.overwrite ? Existing::replace : Existing::refuse);
+  AnnDataWriter writer = AnnDataWriter::fresh(content_of(simulated), options.out, options.existing());
   std::vector<float> totals;
   for (std::uint64_t begin = 0; begin < options.cells; begin += kBlockCells) {
     const CsrBlock block = simulated.cells(begin, std::min(begin + kBlockCells, options.cells));
@@ -121,21 +125,79 @@ void print_result(const SimulatedCounts& simulated, const SimulateOptions& optio
   for (size_t t = 0; t < count.size(); ++t) fmt::print("{:>8}  {}\n", count[t], simulated.types()[t].name);
 }
 
+// Cells [begin, end) to one corpus; returns its tokens.
+std::uint64_t write_corpus(const std::filesystem::path& path, const SimulatedTokens& simulated, CorpusSetup setup,
+                           const SimulateOptions& options, std::pair<std::uint64_t, std::uint64_t> range) {
+  CorpusWriter writer(path, std::move(setup));
+  std::uint64_t tokens = 0;
+  std::vector<std::vector<std::int32_t>> block(kBlockOfTokens);
+  for (std::uint64_t begin = range.first; begin < range.second; begin += kBlockOfTokens) {
+    const auto count = static_cast<std::int64_t>(std::min(kBlockOfTokens, range.second - begin));
+#pragma omp parallel for schedule(dynamic, 256)
+    for (std::int64_t i = 0; i < count; ++i) simulated.tokens(begin + static_cast<std::uint64_t>(i), block[static_cast<size_t>(i)]);
+    for (std::int64_t i = 0; i < count; ++i) {
+      const std::uint64_t cell = begin + static_cast<std::uint64_t>(i);
+      const std::string donor[] = {fmt::format("donor{}", simulated.donor(cell) + 1)};
+      writer.append({fmt::format("cell{:09}-{}", cell + 1, donor[0]), block[static_cast<size_t>(i)], simulated.type(cell), donor});
+      tokens += block[static_cast<size_t>(i)].size();
+    }
+    say(options.common, fmt::format("simulated {} of {} cells", begin + static_cast<std::uint64_t>(count), options.cells));
+  }
+  const std::uint64_t cells = range.second - range.first;
+  writer.finish({cells, cells, {}, {}}, {},
+                {{"simulated", fmt::format("seed {}, cells {} to {}", options.common.seed, range.first + 1, range.second)}});
+  return tokens;
+}
+
+// A folder of corpora, in memory that does not depend on the number of cells.
+void simulate_corpora(const SimulateOptions& options, const SimulatedCounts& patterns, const Texts& texts) {
+  const auto start = std::chrono::steady_clock::now();
+  CorpusSetup setup{options.genes_from.empty() ? vocabulary_of(patterns) : GeneVocabulary::read(options.genes_from), texts, {"donor_id"}};
+  const SimulatedTokens simulated(patterns, setup.vocabulary, options.common.seed);
+  AtomicFolder folder(options.out, options.existing());
+  std::uint64_t tokens = 0, files = 0;
+  for (std::uint64_t begin = 0; begin < options.cells; begin += options.cells_per_file, ++files)
+    tokens += write_corpus(folder.partial_path() / fmt::format("cells-{:05}.h5", files), simulated, setup, options,
+                           {begin, std::min(begin + options.cells_per_file, options.cells)});
+  folder.commit();
+  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  const double rate = static_cast<double>(options.cells) / seconds;
+  if (options.common.json)
+    fmt::print("{}\n", nlohmann::ordered_json({{"out", options.out},
+                                               {"texts", options.texts},
+                                               {"files", files},
+                                               {"cells", options.cells},
+                                               {"tokens", tokens},
+                                               {"seconds", seconds},
+                                               {"cells_per_s", rate}})
+                           .dump());
+  else
+    fmt::print("{}: {} cells, {} tokens in {} corpora; {:.0f} s, {:.0f} cells/s\n", options.out, options.cells, tokens, files, seconds,
+               rate);
+}
+
 void run_simulate(const SimulateOptions& options) {
   std::error_code ignored;
   if (!options.overwrite && std::filesystem::exists(options.texts, ignored))
     throw UsageError(fmt::format("{} exists already; choose another name or use --overwrite", options.texts));
+  if (!options.tokens_only && options.cells > kMostCounted)
+    throw UsageError(
+        fmt::format("--cells: wanted at most {} cells with counts, got {}; --tokens-only writes more", kMostCounted, options.cells));
   std::vector<SimulatedType> types = simulated_types(options.types);
   std::vector<SimulatedGene> genes = genes_to_simulate(options, types);
   const std::uint64_t needed = static_cast<std::uint64_t>(options.types) * 6 + 100;
   if (genes.size() < needed)
     throw UsageError(fmt::format("--genes: {} types need at least {} genes, got {}", options.types, needed, genes.size()));
-  const SimulatedCounts simulated({options.cells, options.common.seed, options.donors}, std::move(genes), std::move(types));
-  write_cells(simulated, options);
+  const std::uint64_t counted = options.tokens_only ? SimulatedTokens::kPatterns : options.cells;
+  const SimulatedCounts simulated({counted, options.common.seed, options.donors}, std::move(genes), std::move(types));
   nlohmann::ordered_json texts;
   for (const SimulatedType& type : simulated.types()) texts[type.name] = type.text();
+  if (options.tokens_only)
+    simulate_corpora(options, simulated, Texts::parse(texts.dump(), options.texts));
+  else
+    write_cells(simulated, options);
   write_file(options.texts, texts.dump(2) + "\n");
-  print_result(simulated, options);
+  if (!options.tokens_only) print_result(simulated, options);
 }
 
 }  // namespace
@@ -143,13 +205,14 @@ void run_simulate(const SimulateOptions& options) {
 void register_simulate(CLI::App& program) {
   const auto options = std::make_shared<SimulateOptions>();
   CLI::App* command = add_command(program, "simulate", "a realistic count matrix with known cell types, donors and texts",
-                                  "langcell simulate --out cells.h5ad --texts texts.json --cells 3000 --types 8 --seed 1");
-  command->add_option("--out", options->out, "the .h5ad to write")->required();
+                                  "langcell simulate --out cells.h5ad --texts texts.json --cells 3000 --types 8 --seed 1\n"
+                                  "  langcell simulate --tokens-only --out corpora --texts texts.json --cells 10000000");
+  command->add_option("--out", options->out, "the .h5ad to write; with --tokens-only a folder of corpora")->required();
   command->add_option("--texts", options->texts, "the T.json to write: one text for each cell type")->required();
   command
       ->add_option("--cells", options->cells,
                    "number of cells; with one seed, fewer cells are the first of more: hold cells back with 'split'")
-      ->check(CLI::Range(std::uint64_t{1}, std::uint64_t{10'000'000}))
+      ->check(CLI::Range(std::uint64_t{1}, std::uint64_t{1'000'000'000}))
       ->capture_default_str();
   command->add_option("--genes", options->genes, "number of genes (with --genes-from at most as many as the file has)")
       ->check(CLI::Range(std::uint64_t{150}, std::uint64_t{100'000}))
@@ -157,6 +220,11 @@ void register_simulate(CLI::App& program) {
   command->add_option("--types", options->types, "number of cell types")->check(CLI::Range(1, 200))->capture_default_str();
   command->add_option("--donors", options->donors, "number of donors, each with a batch effect and a composition of its own")
       ->check(CLI::Range(1, 1000))
+      ->capture_default_str();
+  command->add_flag("--tokens-only", options->tokens_only,
+                    "corpora for 'pretrain' (data.corpus = [\"FOLDER\"]) in place of counts: millions of cells in constant memory");
+  command->add_option("--cells-per-file", options->cells_per_file, "cells of a corpus, with --tokens-only")
+      ->check(CLI::Range(std::uint64_t{1}, std::uint64_t{1'000'000'000}))
       ->capture_default_str();
   command->add_option("--genes-from", options->genes_from, "take gene ids and names from this genes.tsv");
   command->add_option("--seed", options->common.seed, "the same seed gives the same file content")->capture_default_str();

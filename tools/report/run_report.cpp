@@ -242,26 +242,30 @@ RunFolder read_run_folder(const fs::path& path) {
   return run;
 }
 
+DataSummary summary_of(const fs::path& path) {
+  const Corpus corpus = Corpus::open(path);
+  DataSummary data;
+  data.heading = "Training data: " + path.filename().string();
+  data.facts = {{"cells", grouped(corpus.cells())},
+                {"gene tokens", grouped(corpus.tokens())},
+                {"genes in the vocabulary", grouped(corpus.vocabulary().genes().size())},
+                {"distinct texts", grouped(corpus.all_texts().size())}};
+  for (const auto& input : corpus.inputs()) data.coverage.push_back({input.file, input.id_match, input.counts_known, input.breadth});
+  const Funnel funnel = corpus.funnel();
+  data.funnel = {{"read", funnel.read}};
+  for (const auto& [reason, cells] : funnel.dropped) data.funnel.push_back({"dropped: " + reason, cells});
+  data.funnel.push_back({"kept", funnel.kept});
+  for (const auto& [what, cells] : funnel.noted) data.funnel.push_back({"of these " + what, cells});
+  return data;
+}
+
 std::vector<DataSummary> training_data(const RunFolder& run) {
   std::vector<DataSummary> out;
   for (const fs::path& named : corpora_of(run.config)) {
     // As the run named it, or beside the run folder when both were moved.
     const fs::path path = fs::exists(named) ? named : run.path / ".." / named.filename();
     if (!fs::exists(path)) continue;
-    const Corpus corpus = Corpus::open(path);
-    DataSummary data;
-    data.heading = "Training data: " + named.filename().string();
-    data.facts = {{"cells", grouped(corpus.cells())},
-                  {"gene tokens", grouped(corpus.tokens())},
-                  {"genes in the vocabulary", grouped(corpus.vocabulary().genes().size())},
-                  {"distinct texts", grouped(corpus.all_texts().size())}};
-    for (const auto& input : corpus.inputs()) data.coverage.push_back({input.file, input.id_match, input.counts_known, input.breadth});
-    const Funnel funnel = corpus.funnel();
-    data.funnel = {{"read", funnel.read}};
-    for (const auto& [reason, cells] : funnel.dropped) data.funnel.push_back({"dropped: " + reason, cells});
-    data.funnel.push_back({"kept", funnel.kept});
-    for (const auto& [what, cells] : funnel.noted) data.funnel.push_back({"of these " + what, cells});
-    out.push_back(std::move(data));
+    for (const fs::path& file : corpus_files(std::span(&path, 1))) out.push_back(summary_of(file));
   }
   return out;
 }

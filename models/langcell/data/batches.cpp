@@ -16,13 +16,21 @@ void Sequences::add(std::span<const std::int32_t> tokens, std::uint64_t key, std
   packing.kv_of.push_back(kv);
 }
 
+// Rows in order of their ids, those of one id as they stand: a counting sort, for a batch has more rows than the vocabulary has ids.
+static std::vector<std::int32_t> rows_by_id(std::span<const std::int32_t> ids) {
+  std::vector<std::int32_t> next(ids.empty() ? 0 : static_cast<std::size_t>(*std::max_element(ids.begin(), ids.end())) + 1),
+      rows(ids.size());
+  for (const std::int32_t id : ids) ++next[static_cast<std::size_t>(id)];
+  std::exclusive_scan(next.begin(), next.end(), next.begin(), 0);
+  for (std::size_t row = 0; row < ids.size(); ++row)
+    rows[static_cast<std::size_t>(next[static_cast<std::size_t>(ids[row])]++)] = static_cast<std::int32_t>(row);
+  return rows;
+}
+
 Tokens upload(const Sequences& sequences, Purpose purpose, const Queue& queue) {
   Tokens t{Tensor::from(sequences.ids, queue), {}, Packing::make(sequences.packing, queue)};
   if (purpose == Purpose::training) {
-    std::vector<std::int32_t> rows(sequences.ids.size());
-    std::iota(rows.begin(), rows.end(), 0);
-    std::stable_sort(rows.begin(), rows.end(), [&](std::int32_t a, std::int32_t b) { return sequences.ids[a] < sequences.ids[b]; });
-    t.by_id = Tensor::from(rows, queue);
+    t.by_id = Tensor::from(rows_by_id(sequences.ids), queue);
   }
   return t;
 }
@@ -33,27 +41,51 @@ std::vector<std::int32_t> cell_sequence(std::span<const std::int32_t> genes, std
   return s;
 }
 
+namespace {
+
+constexpr std::int32_t kPlaces = 32;
+
+struct Draws {  // philox<10> of neighbouring places of a sequence, one lane each
+  std::uint32_t word[4][kPlaces];
+};
+
+Draws masking_draws(std::uint64_t key, std::int32_t first_place, PhiloxKey chance) {
+  constexpr std::uint32_t kMaskingSite = 0x7fffffffu;  // no dropout site reaches this word
+  Draws d;
+  for (std::uint32_t i = 0; i < kPlaces; ++i) {
+    d.word[0][i] = static_cast<std::uint32_t>(key), d.word[1][i] = static_cast<std::uint32_t>(key >> 32);
+    d.word[2][i] = kMaskingSite, d.word[3][i] = static_cast<std::uint32_t>(first_place) + i;
+  }
+  for (int round = 0; round < 10; ++round) {
+#pragma omp simd
+    for (std::int32_t i = 0; i < kPlaces; ++i) {
+      const Philox next = philox<1>({{d.word[0][i], d.word[1][i], d.word[2][i], d.word[3][i]}}, chance);
+      d.word[0][i] = next.word[0], d.word[1][i] = next.word[1], d.word[2][i] = next.word[2], d.word[3][i] = next.word[3];
+    }
+    chance.word[0] += 0x9E3779B9u, chance.word[1] += 0xBB67AE85u;
+  }
+  return d;
+}
+
+}  // namespace
+
 MaskedSequences mask_genes(const Sequences& clean, const MaskRule& rule) {
   constexpr std::int32_t kMask = 1, kFirstGene = 2;
-  constexpr std::uint32_t kMaskingSite = 0x7fffffffu;  // no dropout site reaches this word
   const double unit = 1.0 / 4294967296.0;
   MaskedSequences m{clean, {}, {}};
-  std::int32_t row = 0;
-  for (std::size_t b = 0; b < clean.count(); ++b) {
-    const std::uint64_t key = clean.packing.keys[b];
-    for (std::int32_t place = 0; place < clean.packing.lengths[b]; ++place, ++row) {
-      const std::int32_t gene = clean.ids[row];
-      if (gene < kFirstGene || gene >= rule.vocabulary - 1) continue;
-      const Philox r = philox<10>(
-          {{static_cast<std::uint32_t>(key), static_cast<std::uint32_t>(key >> 32), kMaskingSite, static_cast<std::uint32_t>(place)}},
-          rule.chance);
-      if (r.word[0] * unit >= rule.rate) continue;
+  std::int32_t first = 0;
+  for (std::size_t b = 0; b < clean.count(); first += clean.packing.lengths[b++]) {
+    Draws draws;
+    for (std::int32_t place = 0; place < clean.packing.lengths[b]; ++place) {
+      const std::int32_t lane = place % kPlaces, row = first + place, gene = clean.ids[row];
+      if (lane == 0) draws = masking_draws(clean.packing.keys[b], place, rule.chance);
+      if (gene < kFirstGene || gene >= rule.vocabulary - 1 || draws.word[0][lane] * unit >= rule.rate) continue;
       m.rows.push_back(row), m.labels.push_back(gene);
-      const double what = r.word[1] * unit;
+      const double what = draws.word[1][lane] * unit;
       if (what < 0.8)
         m.sequences.ids[row] = kMask;
       else if (what < 0.9)
-        m.sequences.ids[row] = kFirstGene + static_cast<std::int32_t>(r.word[2] * unit * (rule.vocabulary - 1 - kFirstGene));
+        m.sequences.ids[row] = kFirstGene + static_cast<std::int32_t>(draws.word[2][lane] * unit * (rule.vocabulary - 1 - kFirstGene));
     }
   }
   return m;

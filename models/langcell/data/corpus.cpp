@@ -1,11 +1,7 @@
 // Reading a corpus. Whatever the mapped arrays are trusted for later is checked when it is opened.
 #include "models/langcell/data/corpus.h"
 
-#include <fcntl.h>
 #include <fmt/format.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
@@ -16,26 +12,6 @@
 namespace lc {
 
 using namespace corpus_format;
-
-struct Corpus::Map {
-  explicit Map(const std::filesystem::path& path) {
-    const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-    struct stat status {};
-    if (descriptor < 0 || fstat(descriptor, &status) != 0) {
-      if (descriptor >= 0) ::close(descriptor);
-      throw DataError(fmt::format("{}: cannot be read: {}", path.string(), std::strerror(errno)));
-    }
-    size = static_cast<std::uint64_t>(status.st_size);
-    data = ::mmap(nullptr, size, PROT_READ, MAP_SHARED, descriptor, 0);
-    ::close(descriptor);
-    if (data == MAP_FAILED) throw ResourceError(fmt::format("{}: cannot be mapped into memory: {}", path.string(), std::strerror(errno)));
-  }
-  ~Map() { ::munmap(data, size); }
-  Map(const Map&) = delete;
-  Map& operator=(const Map&) = delete;
-  void* data = nullptr;
-  std::uint64_t size = 0;
-};
 
 std::string Funnel::json() const {
   nlohmann::ordered_json out = {
@@ -76,50 +52,78 @@ std::string ArrayHash::finish() {
   return sha256_of(blocks_);
 }
 
-Corpus Corpus::open(const std::filesystem::path& path) {
+std::vector<std::filesystem::path> corpus_files(std::span<const std::filesystem::path> corpora) {
+  std::vector<std::filesystem::path> files;
+  for (const auto& path : corpora) {
+    std::error_code unreadable;
+    if (!std::filesystem::is_directory(path, unreadable)) {
+      files.push_back(path);
+      continue;
+    }
+    const auto first = files.size();
+    for (const auto& entry : std::filesystem::directory_iterator(path)) {
+      if (entry.path().extension() == ".h5") files.push_back(entry.path());
+    }
+    if (files.size() == first)
+      throw DataError(fmt::format("{}: a folder without a corpus (.h5); make one with: langcell tokenize", path.string()));
+    std::sort(files.begin() + static_cast<std::ptrdiff_t>(first), files.end());
+  }
+  return files;
+}
+
+Corpus Corpus::open(const std::filesystem::path& path, const std::shared_ptr<const GeneVocabulary>& known) {
   Hdf5 file = Hdf5::open(path);
   if (file.text_or("format", "") != kFormat)
     throw DataError(fmt::format("{}: not a corpus; make one with: langcell tokenize", path.string()));
   if (file.integer("format_version") != kVersion)
     throw DataError(fmt::format("{}: corpus format {}, this program reads {}; tokenize the cells again", path.string(),
                                 file.integer("format_version"), kVersion));
-  Corpus corpus(path, std::move(file));
+  Corpus corpus(path, std::move(file), known);
   corpus.check();
+  corpus.file_bytes_->release();
   return corpus;
 }
 
-Corpus::Corpus(std::filesystem::path path, Hdf5 file)
-    : path_(std::move(path)), file_(std::move(file)), map_(std::make_shared<const Map>(path_)) {
-  read_genes();
+Corpus::Corpus(std::filesystem::path path, Hdf5 file, const std::shared_ptr<const GeneVocabulary>& known)
+    : path_(std::move(path)), file_(std::move(file)), file_bytes_(std::make_shared<const MappedFile>(path_)) {
+  vocabulary_ = known && known->hash() == file_.text("vocabulary_sha256") ? known : read_genes();
   read_texts();
   read_types();
   max_genes_ = file_.integer("max_genes");
-  wide_ = file_.at("tokens").item_bytes() == sizeof(std::uint32_t);
-  if (wide_)
-    wide_tokens_ = mapped<std::uint32_t>("tokens");
-  else
-    narrow_tokens_ = mapped<std::uint16_t>("tokens");
-  offsets_ = mapped<std::uint64_t>("offsets");
-  text_id_ = mapped<std::int32_t>("text_id");
-  group_id_ = mapped<std::int32_t>("group_id");
-  type_id_ = mapped<std::int32_t>("type_id");
+  const Hdf5 tokens = file_.at("tokens");
+  tokens_ = tokens.rows(), token_bytes_ = tokens.item_bytes() == sizeof(std::uint32_t) ? sizeof(std::uint32_t) : sizeof(std::uint16_t);
+  first_token_ = place_of(tokens, token_bytes_);
+  offsets_ = stored<std::uint64_t>("offsets");
+  text_id_ = stored<std::int32_t>("text_id");
+  group_id_ = stored<std::int32_t>("group_id");
+  type_id_ = stored<std::int32_t>("type_id");
+}
+
+// Where its items lie in the file, one after the other.
+std::uint64_t Corpus::place_of(const Hdf5& dataset, std::size_t item_bytes) const {
+  const std::uint64_t rows = dataset.rows(), size = file_bytes_->size();
+  if (dataset.kind() != H5Kind::integer || dataset.item_bytes() != item_bytes || dataset.shape().size() != 1)
+    throw DataError(fmt::format("{}: wanted a list of integers of {} bytes", dataset.where(), item_bytes));
+  if (rows == 0) return 0;
+  const auto offset = dataset.contiguous_offset();
+  if (!offset) throw DataError(fmt::format("{}: not stored in one piece (repacked?); tokenize the cells again", dataset.where()));
+  if (*offset > size || rows > (size - *offset) / item_bytes)
+    throw DataError(fmt::format("{}: ends behind the end of the file; the file is cut off", dataset.where()));
+  return *offset;
 }
 
 template <class T>
-Mapped<T> Corpus::mapped(const std::string& name) const {
+Stored<T> Corpus::stored(const std::string& name) const {
   const Hdf5 dataset = file_.at(name);
-  const std::uint64_t rows = dataset.rows();
-  if (dataset.kind() != H5Kind::integer || dataset.item_bytes() != sizeof(T) || dataset.shape().size() != 1)
-    throw DataError(fmt::format("{}: wanted a list of integers of {} bytes", dataset.where(), sizeof(T)));
-  if (rows == 0) return {};
-  const auto offset = dataset.contiguous_offset();
-  if (!offset) throw DataError(fmt::format("{}: not stored in one piece (repacked?); tokenize the cells again", dataset.where()));
-  if (*offset > map_->size || rows > (map_->size - *offset) / sizeof(T))
-    throw DataError(fmt::format("{}: ends behind the end of the file; the file is cut off", dataset.where()));
-  return {static_cast<const std::byte*>(map_->data) + *offset, rows};
+  return {*file_bytes_, place_of(dataset, sizeof(T)), dataset.rows()};
 }
 
-void Corpus::read_genes() {
+void Corpus::look_up_by_copies() {
+  offsets_.look_up_by_copies(), text_id_.look_up_by_copies(), group_id_.look_up_by_copies(), type_id_.look_up_by_copies();
+  file_bytes_->release();
+}
+
+std::shared_ptr<const GeneVocabulary> Corpus::read_genes() const {
   const auto tokens = file_.at("genes/token_id").read<std::int32_t>();
   const auto ids = file_.at("genes/ensembl_id").read_strings(), names = file_.at("genes/gene_name").read_strings();
   const auto medians = file_.at("genes/median").read<double>();
@@ -133,10 +137,11 @@ void Corpus::read_genes() {
       throw DataError(fmt::format("{}: token ids are not 0, 1, 2, …", file_.where("genes/token_id")));
     genes.push_back({ids[i], names[i], medians[i]});
   }
-  vocabulary_ = GeneVocabulary(std::move(genes));
-  if (vocabulary_.hash() != file_.text("vocabulary_sha256"))
+  auto vocabulary = std::make_shared<const GeneVocabulary>(std::move(genes));
+  if (vocabulary->hash() != file_.text("vocabulary_sha256"))
     throw DataError(
         fmt::format("{}: the gene vocabulary does not have the hash that the file states; the file is damaged", file_.where("genes")));
+  return vocabulary;
 }
 
 void Corpus::read_texts() {
@@ -175,8 +180,8 @@ void Corpus::read_types() {
 }
 
 void Corpus::check() const {
-  const std::uint64_t n = cells(), stored = wide_ ? wide_tokens_.size() : narrow_tokens_.size();
-  bool sound = offsets_.size() == n + 1 && group_id_.size() == n && type_id_.size() == n && offsets_[0] == 0 && offsets_[n] == stored;
+  const std::uint64_t n = cells();
+  bool sound = offsets_.size() == n + 1 && group_id_.size() == n && type_id_.size() == n && offsets_[0] == 0 && offsets_[n] == tokens_;
   for (std::uint64_t i = 0; sound && i < n; ++i) {
     sound = offsets_[i] <= offsets_[i + 1] && group_id_[i] >= -1 && group_id_[i] < static_cast<std::int64_t>(texts_.labels.size());
     sound = sound && text_id_[i] == (group_id_[i] < 0 ? -1 : first_text_of_group_[static_cast<size_t>(group_id_[i])]);
@@ -186,16 +191,37 @@ void Corpus::check() const {
                                 path_.string()));
 }
 
-std::int64_t Corpus::copy_tokens(std::uint64_t cell, std::span<std::int32_t> out) const {
-  const std::uint64_t begin = offsets_[cell], count = std::min<std::uint64_t>(offsets_[cell + 1] - begin, out.size());
-  const std::int32_t cls = vocabulary_.cls();
+template <class T>
+std::int64_t Corpus::copy(std::uint64_t cell, std::span<std::int32_t> out) const {
+  const auto [begin, end] = offsets_.some<2>(cell);
+  const std::uint64_t count = std::min<std::uint64_t>(end - begin, out.size());
+  if (begin > tokens_ || count > tokens_ - begin)
+    throw DataError(
+        fmt::format("{}:/offsets: cell {} ends behind the last token; the file changed while it was read", path_.string(), cell));
+  thread_local std::vector<T> copied;
+  copied.resize(count);
+  file_bytes_->copy(first_token_ + begin * sizeof(T), std::as_writable_bytes(std::span(copied)));
+  std::int32_t least = GeneVocabulary::first_gene, most = least;
+  const T* from = copied.data();
+  std::int32_t* to = out.data();
+#pragma omp simd reduction(min : least) reduction(max : most)
   for (std::uint64_t i = 0; i < count; ++i) {
-    const std::uint32_t token = wide_ ? wide_tokens_[begin + i] : narrow_tokens_[begin + i];
-    if (token < GeneVocabulary::first_gene || token >= static_cast<std::uint32_t>(cls))
-      throw DataError(fmt::format("{}:/tokens: cell {} holds id {}, which is no gene; the file is damaged", path_.string(), cell, token));
-    out[i] = static_cast<std::int32_t>(token);
+    const auto id = static_cast<std::int32_t>(from[i]);
+    to[i] = id, least = std::min(least, id), most = std::max(most, id);
   }
+  if (least < GeneVocabulary::first_gene || most >= vocabulary_->cls())
+    throw DataError(fmt::format("{}:/tokens: cell {} holds id {}, which is no gene; the file is damaged", path_.string(), cell,
+                                static_cast<std::uint32_t>(least < GeneVocabulary::first_gene ? least : most)));
   return static_cast<std::int64_t>(count);
+}
+
+std::int64_t Corpus::copy_tokens(std::uint64_t cell, std::span<std::int32_t> out) const {
+  return token_bytes_ == sizeof(std::uint32_t) ? copy<std::uint32_t>(cell, out) : copy<std::uint16_t>(cell, out);
+}
+
+void Corpus::read_soon(std::uint64_t cell) const {
+  const auto [begin, end] = offsets_.some<2>(cell);
+  file_bytes_->copy_soon(first_token_ + begin * token_bytes_, (end - begin) * token_bytes_);
 }
 
 std::pair<std::int32_t, std::int32_t> Corpus::texts_of_group(std::int32_t group) const {
@@ -203,10 +229,17 @@ std::pair<std::int32_t, std::int32_t> Corpus::texts_of_group(std::int32_t group)
 }
 
 std::vector<std::string> Corpus::column(const std::string& key) const {
-  auto values = file_.at("obs/" + key).read_strings();
-  if (values.size() != cells())
-    throw DataError(fmt::format("{}: {} entries for {} cells", file_.where("obs/" + key), values.size(), cells()));
-  return values;
+  std::vector<std::string> all;
+  for_column(key, [&](std::uint64_t, std::span<const std::string> some) { all.insert(all.end(), some.begin(), some.end()); });
+  return all;
+}
+
+void Corpus::for_column(const std::string& key, const std::function<void(std::uint64_t, std::span<const std::string>)>& f) const {
+  constexpr std::uint64_t kAtOnce = 65536;
+  const Hdf5 dataset = file_.at("obs/" + key);
+  if (dataset.rows() != cells()) throw DataError(fmt::format("{}: {} entries for {} cells", dataset.where(), dataset.rows(), cells()));
+  for (std::uint64_t begin = 0; begin < cells(); begin += kAtOnce)
+    f(begin, dataset.read_strings(begin, std::min(begin + kAtOnce, cells())));
 }
 
 std::vector<CorpusInput> Corpus::inputs() const {
@@ -226,13 +259,20 @@ std::vector<CorpusInput> Corpus::inputs() const {
 
 void Corpus::verify() const {
   ContentHash content;
-  content.add("tokens", wide_ ? wide_tokens_.bytes() : narrow_tokens_.bytes());
+  ArrayHash tokens;
+  std::string piece;
+  for (std::uint64_t at = 0, all = tokens_ * token_bytes_; at < all; at += piece.size()) {
+    piece.resize(std::min<std::uint64_t>(kHashBlock, all - at));
+    file_bytes_->copy(first_token_ + at, std::as_writable_bytes(std::span(piece)));
+    tokens.add(piece);
+  }
+  content.add_hash("tokens", tokens.finish());
   content.add("offsets", offsets_.bytes());
   content.add("text_id", text_id_.bytes());
   content.add("group_id", group_id_.bytes());
   content.add("type_id", type_id_.bytes());
   content.add(ancestors_);
-  if (content.finish(vocabulary_, texts_) != content_hash())
+  if (content.finish(*vocabulary_, texts_) != content_hash())
     throw DataError(fmt::format(
         "{}: the content does not have the hash that the file states; the file is damaged, tokenize the cells again", path_.string()));
 }

@@ -1,9 +1,13 @@
-// corpus.h5: tokenised cells and their texts in plain HDF5. Everything with one entry per cell is contiguous and read through a
-// memory map, so an open corpus costs no memory per cell. group_id is the label's place in T.json, text_id the first of its texts.
+// corpus.h5: tokenised cells and their texts in plain HDF5. What has one entry per cell or token is contiguous. The former is read through
+// a memory map, tokens are copied cell by cell: of a map, each cell would leave 256 KiB in this process and take three times as long
+// (Linux 6.18). So an open corpus holds at most the map, 20 bytes a cell, and nothing of it after look_up_by_copies().
+// group_id is the label's place in T.json, text_id the first of its texts.
 #pragma once
+#include <array>
 #include <cstdint>
 #include <cstring>
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <memory>
 #include <span>
@@ -13,6 +17,7 @@
 
 #include "engine/atomic_file.h"
 #include "engine/hdf5.h"
+#include "engine/mapped_file.h"
 #include "models/langcell/data/gene_vocabulary.h"
 #include "models/langcell/data/texts.h"
 
@@ -69,40 +74,59 @@ class CorpusWriter {
   std::unique_ptr<State> state_;
 };
 
-// Numbers of a file in memory; they may lie at odd addresses.
+// Numbers in a file, at any address: looked up in its memory, or, where that would grow too large, by copies.
 template <class T>
-class Mapped {
+class Stored {
  public:
-  Mapped() = default;
-  Mapped(const std::byte* data, std::uint64_t size) : data_(data), size_(size) {}
-  T operator[](std::uint64_t i) const {
-    T value;
-    std::memcpy(&value, data_ + i * sizeof(T), sizeof(T));
-    return value;
+  Stored() = default;
+  Stored(const MappedFile& file, std::uint64_t offset, std::uint64_t size) : file_(&file), offset_(offset), size_(size) {}
+  T operator[](std::uint64_t i) const { return some<1>(i)[0]; }
+  template <std::size_t N>
+  std::array<T, N> some(std::uint64_t first) const {
+    std::array<T, N> values;
+    const std::uint64_t at = offset_ + first * sizeof(T);
+    if (by_copies_)
+      file_->copy(at, std::as_writable_bytes(std::span(values)));
+    else
+      std::memcpy(values.data(), file_->data() + at, sizeof values);
+    return values;
   }
   std::uint64_t size() const { return size_; }
-  std::string_view bytes() const { return {reinterpret_cast<const char*>(data_), size_ * sizeof(T)}; }
+  std::string_view bytes() const { return {reinterpret_cast<const char*>(file_->data()) + offset_, size_ * sizeof(T)}; }
+  void look_up_by_copies() { by_copies_ = true; }
 
  private:
-  const std::byte* data_ = nullptr;
-  std::uint64_t size_ = 0;
+  const MappedFile* file_ = nullptr;
+  std::uint64_t offset_ = 0, size_ = 0;
+  bool by_copies_ = false;
 };
+
+// Each folder replaced by the .h5 files in it, by name. DataError for a folder without any.
+std::vector<std::filesystem::path> corpus_files(std::span<const std::filesystem::path> corpora);
 
 class Corpus {
  public:
-  static Corpus open(const std::filesystem::path& path);  // DataError when it is no corpus, damaged, or offsets and ids are out of range
-  void verify() const;                                    // recomputes the content hash: reads everything once; DataError when it differs
+  // DataError when it is no corpus, damaged, or offsets and ids are out of range. Of many corpora, `known` lets one vocabulary serve all.
+  static Corpus open(const std::filesystem::path& path, const std::shared_ptr<const GeneVocabulary>& known = nullptr);
+  void verify() const;  // recomputes the content hash: reads everything once; DataError when it differs
 
   std::uint64_t cells() const { return text_id_.size(); }
-  std::uint64_t tokens() const { return offsets_[cells()]; }
-  std::int64_t length(std::uint64_t cell) const { return static_cast<std::int64_t>(offsets_[cell + 1] - offsets_[cell]); }
+  std::uint64_t tokens() const { return tokens_; }
+  std::int64_t length(std::uint64_t cell) const {
+    const auto [begin, end] = offsets_.some<2>(cell);
+    return static_cast<std::int64_t>(end - begin);
+  }
   // The best out.size() genes of the cell, or all there are; returns how many. DataError on an id outside the vocabulary.
   std::int64_t copy_tokens(std::uint64_t cell, std::span<std::int32_t> out) const;
+  void read_soon(std::uint64_t cell) const;                                    // its tokens, in the background
+  std::uint64_t bytes_mapped() const { return cells() * 20; }                  // at most, of the arrays below and the lengths
+  void look_up_by_copies();                                                    // slower (0.7 in place of 0.1 µs), and nothing is mapped
   std::int32_t text_id(std::uint64_t cell) const { return text_id_[cell]; }    // -1: none
   std::int32_t group_id(std::uint64_t cell) const { return group_id_[cell]; }  // -1: none
   std::int32_t type_id(std::uint64_t cell) const { return type_id_[cell]; }    // Cell Ontology number; -1: not known
 
-  const GeneVocabulary& vocabulary() const { return vocabulary_; }
+  const GeneVocabulary& vocabulary() const { return *vocabulary_; }
+  const std::shared_ptr<const GeneVocabulary>& shared_vocabulary() const { return vocabulary_; }
   std::span<const TypeAncestor> ancestors() const { return ancestors_; }
   const Texts& texts() const { return texts_; }                          // groups in order: group g is texts().labels[g]
   std::span<const std::string> all_texts() const { return all_texts_; }  // by text id
@@ -110,6 +134,8 @@ class Corpus {
   std::pair<std::int32_t, std::int32_t> texts_of_group(std::int32_t group) const;  // text ids [first, last)
 
   std::vector<std::string> column(const std::string& key) const;  // obs/KEY of every cell; "name" is the cell's name
+  // The same in pieces: f(number of the first cell, entries).
+  void for_column(const std::string& key, const std::function<void(std::uint64_t, std::span<const std::string>)>& f) const;
   bool has_column(const std::string& key) const { return file_.has("obs/" + key); }
   std::int64_t max_genes() const { return max_genes_; }
   std::string content_hash() const { return file_.text("content_sha256"); }
@@ -118,24 +144,24 @@ class Corpus {
   const std::filesystem::path& path() const { return path_; }
 
  private:
-  struct Map;
-  Corpus(std::filesystem::path path, Hdf5 file);
+  Corpus(std::filesystem::path path, Hdf5 file, const std::shared_ptr<const GeneVocabulary>& known);
+  std::uint64_t place_of(const Hdf5& dataset, std::size_t item_bytes) const;
   template <class T>
-  Mapped<T> mapped(const std::string& name) const;
+  Stored<T> stored(const std::string& name) const;
   void read_texts();
   void read_types();
-  void read_genes();
+  template <class T>
+  std::int64_t copy(std::uint64_t cell, std::span<std::int32_t> out) const;
+  std::shared_ptr<const GeneVocabulary> read_genes() const;
   void check() const;
 
   std::filesystem::path path_;
   Hdf5 file_;
-  std::shared_ptr<const Map> map_;
-  bool wide_ = false;  // tokens as uint32
-  Mapped<std::uint16_t> narrow_tokens_;
-  Mapped<std::uint32_t> wide_tokens_;
-  Mapped<std::uint64_t> offsets_;
-  Mapped<std::int32_t> text_id_, group_id_, type_id_;
-  GeneVocabulary vocabulary_;
+  std::shared_ptr<const MappedFile> file_bytes_;
+  std::uint64_t token_bytes_ = 2, tokens_ = 0, first_token_ = 0;  // of one; how many; where in the file
+  Stored<std::uint64_t> offsets_;
+  Stored<std::int32_t> text_id_, group_id_, type_id_;
+  std::shared_ptr<const GeneVocabulary> vocabulary_;
   Texts texts_;
   std::vector<TypeAncestor> ancestors_;
   std::vector<std::string> all_texts_;

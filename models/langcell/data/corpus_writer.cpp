@@ -36,9 +36,13 @@ class Scratch {
   Scratch& operator=(const Scratch&) = delete;
 
   template <class T>
-  void append(const T& value) {
-    buffer_.append(reinterpret_cast<const char*>(&value), sizeof value);
+  void append(std::span<const T> values) {
+    buffer_.append(reinterpret_cast<const char*>(values.data()), values.size_bytes());
     if (buffer_.size() >= kBuffer) flush();
+  }
+  template <class T>
+  void append(const T& value) {
+    append(std::span<const T>(&value, 1));
   }
   template <class T>
   std::uint64_t count() const {
@@ -165,17 +169,16 @@ void write_inputs(const Hdf5& file, std::span<const CorpusInput> inputs) {
   file.write<double>("inputs/breadth", breadth);
 }
 
-// From scratch to its dataset, converted where the file keeps it narrower; returns its hash.
-template <class From, class To>
+// From scratch to its dataset; returns its hash.
+template <class T>
 std::string store(const Hdf5& file, const std::string& name, Scratch& scratch) {
-  const Hdf5 dataset = file.allocate<To>(name, {scratch.count<From>()});
+  const Hdf5 dataset = file.allocate<T>(name, {scratch.count<T>()});
   ArrayHash hash;
   std::uint64_t row = 0;
-  scratch.replay<From>([&](std::span<const From> values) {
-    const std::vector<To> converted(values.begin(), values.end());
-    dataset.write_rows<To>(row, converted);
-    hash.add({reinterpret_cast<const char*>(converted.data()), converted.size() * sizeof(To)});
-    row += converted.size();
+  scratch.replay<T>([&](std::span<const T> values) {
+    dataset.write_rows<T>(row, values);
+    hash.add({reinterpret_cast<const char*>(values.data()), values.size_bytes()});
+    row += values.size();
   });
   return hash.finish();
 }
@@ -197,12 +200,25 @@ struct CorpusWriter::State {
     }
     columns.push_back(string_column(file, "obs/name"));
     for (const std::string& key : setup.columns) columns.push_back(string_column(file, "obs/" + key));
-    offsets.append(std::uint64_t{0});
+    offsets.append(token_count);
+  }
+  void append_tokens(std::span<const std::int32_t> list) {
+    if (narrow) {
+      narrowed.assign(list.begin(), list.end());
+      tokens.append(std::span<const std::uint16_t>(narrowed));
+    } else {
+      tokens.append(list);
+    }
+    token_count += list.size();
+    offsets.append(token_count);
   }
   CorpusSetup setup;
   AtomicFile output;
   Hdf5 file;
   Scratch tokens, offsets, groups;
+  const bool narrow = setup.vocabulary.size() <= 65536;  // tokens as uint16
+  std::vector<std::uint16_t> narrowed;
+  std::uint64_t token_count = 0;
   std::vector<StringColumn> columns;
   std::vector<std::int32_t> first_text, type;  // by group
   size_t text_count = 0;
@@ -218,9 +234,7 @@ void CorpusWriter::append(const CorpusCell& cell) {
     throw ShapeError(fmt::format("corpus: wanted {} columns per cell, got {}", s.columns.size() - 1, cell.columns.size()));
   if (cell.group < -1 || cell.group >= static_cast<std::int64_t>(s.first_text.size()))
     throw ShapeError(fmt::format("corpus: wanted a group below {}, got {}", s.first_text.size(), cell.group));
-  for (const std::int32_t token : cell.tokens.first(std::min(cell.tokens.size(), static_cast<size_t>(s.setup.max_genes))))
-    s.tokens.append(token);
-  s.offsets.append(s.tokens.count<std::int32_t>());
+  s.append_tokens(cell.tokens.first(std::min(cell.tokens.size(), static_cast<size_t>(s.setup.max_genes))));
   s.groups.append(cell.group);
   s.columns[0].append(cell.name);
   for (size_t i = 0; i < cell.columns.size(); ++i) s.columns[i + 1].append(cell.columns[i]);
@@ -238,13 +252,12 @@ std::string CorpusWriter::finish(const Funnel& funnel, std::span<const CorpusInp
     }
   });
   ContentHash content;
-  const bool narrow = s.setup.vocabulary.size() <= 65536;
-  content.add_hash("tokens", narrow ? store<std::int32_t, std::uint16_t>(s.file, "tokens", s.tokens)
-                                    : store<std::int32_t, std::uint32_t>(s.file, "tokens", s.tokens));
-  content.add_hash("offsets", store<std::uint64_t, std::uint64_t>(s.file, "offsets", s.offsets));
-  content.add_hash("text_id", store<std::int32_t, std::int32_t>(s.file, "text_id", texts));
-  content.add_hash("group_id", store<std::int32_t, std::int32_t>(s.file, "group_id", s.groups));
-  content.add_hash("type_id", store<std::int32_t, std::int32_t>(s.file, "type_id", types));
+  content.add_hash("tokens",
+                   s.narrow ? store<std::uint16_t>(s.file, "tokens", s.tokens) : store<std::uint32_t>(s.file, "tokens", s.tokens));
+  content.add_hash("offsets", store<std::uint64_t>(s.file, "offsets", s.offsets));
+  content.add_hash("text_id", store<std::int32_t>(s.file, "text_id", texts));
+  content.add_hash("group_id", store<std::int32_t>(s.file, "group_id", s.groups));
+  content.add_hash("type_id", store<std::int32_t>(s.file, "type_id", types));
   write_genes(s.file, s.setup.vocabulary);
   write_texts(s.file, s.setup.texts);
   write_types(s.file, s.setup.ancestors);
