@@ -40,14 +40,14 @@ struct Rendezvous {
   std::string address;  // of rank 0's machine
   int port = 0;         // rank 0 listens at this one or one of the 15 above it, the first that is free
   int rank = 0, size = 1;
-  std::string run;           // a name that all ranks of one run share, so that two runs do not mix
+  std::string run;          // a name that all ranks of one run share, so that two runs do not mix
   double patience_s = 300;  // until all are there: else PeerError, naming who is not
 };
 // Processes that talk by TCP through rank 0, data in host memory: made for small values.
 std::unique_ptr<Communicator> comm_sockets(const Rendezvous& place);
 
 struct NcclSetup {
-  Queue queue;                // of this rank: a GPU that no other rank has
+  Queue queue;               // of this rank: a GPU that no other rank has
   double patience_s = 1800;  // for a start, or a collective on the GPU, to be done: then PeerError
 };
 // Ranks on GPUs. The model's numbers go by NCCL, small ones of the host by `host`, over which the ranks find each other and which must

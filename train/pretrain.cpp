@@ -55,6 +55,8 @@ class Run {
   SampleOrder order_of(int stage);
   std::int64_t steps_of(int stage, const SampleOrder& order) const;
 
+  Queue queue() const { return setup_.queue ? *setup_.queue : queue_named(options_.train.device, "train.device"); }
+
   const PretrainSetup& setup_;
   Options options_;
   Communicator& ranks_;
@@ -79,8 +81,7 @@ void Run::resolve_precision() {
   if (fs::exists(setup_.run / "config.resolved.toml") && setup_.resume == Resume::yes)
     precision = read_options(setup_.run / "config.resolved.toml", {}).train.precision;
   if (precision != "auto") return;
-  const Device device = queue_named(options_.train.device, "train.device").device;
-  precision = automatic_precision(Work::training, device) == DType::bf16 ? "bf16" : "fp32";
+  precision = automatic_precision(Work::training, queue().device) == DType::bf16 ? "bf16" : "fp32";
 }
 
 // The same run again: the same data, and a word when the machine computes with other instructions.
@@ -93,7 +94,7 @@ void Run::compare_manifest() const {
         fmt::format("data.corpus: {} is not the corpus this run began with (its content hash differs); give that one, or start another run",
                     data_.corpora()[i].path().string()));
   }
-  const std::string device = name_of(queue_named(options_.train.device, "train.device"));
+  const std::string device = name_of(queue());
   for (const auto& [key, now] : {std::pair{"device", device}, {"instruction_set", instruction_set()}}) {
     const std::string before = earlier_.value(key, now);
     if (before == now) continue;
@@ -294,9 +295,9 @@ void Run::run_stage(int stage) {
     waiting.push_back(
         step.begin(static_cast<std::uint32_t>(n), micro_batches(order.batch(n), length, share), static_cast<float>(schedule.lr(n))));
     const bool last = n + 1 == steps, logs = (n + 1) % options_.train.log_every == 0 || n == first || last;
-    // The numbers of a step wait on a GPU until somebody has to know them.
-    if (logs || waiting.back().result || is_due(options_.checkpoint.every, n) || is_due(options_.validate.every, n) ||
-        StopRequest::asked()) {
+    const bool asked = any_asked();
+    // The numbers of a step wait on a GPU until somebody has to know them: the same steps on all ranks, who sum what they know.
+    if (logs || waiting.back().result || is_due(options_.checkpoint.every, n) || is_due(options_.validate.every, n) || asked) {
       StepRecord line;
       const double each = seconds_since(since) / static_cast<double>(waiting.size());
       for (const PendingStep& w : waiting) {
@@ -317,7 +318,6 @@ void Run::run_stage(int stage) {
       v.step = n + 1;
       if (log_) log_->write(v);
     }
-    const bool asked = waiting.empty() && any_asked();
     if (asked || last || is_due(options_.checkpoint.every, n)) checkpoint(stage, n + 1);
     if (asked) {
       ranks_.barrier();  // nobody leaves while rank 0 writes: a launcher may end what is left
@@ -331,7 +331,7 @@ void Run::run_stage(int stage) {
     setup_.warn(fmt::format("stage {}: in {} of {} steps all cells shared one text", stage, one_group_steps, steps - first));
 }
 
-// A signal may reach one rank before the others: all stop at the same step. Ranks on CPUs wait for nothing, so all come here every step.
+// A signal may reach one rank before the others: all stop at the same step. The host's own path, which waits for no GPU.
 bool Run::any_asked() {
   double asked = StopRequest::asked();
   ranks_.all_reduce_sum(std::span<double>(&asked, 1));
@@ -360,7 +360,7 @@ PretrainOutcome Run::operator()() {
   resolve_precision();
   compare_ranks();
   compare_manifest();
-  StartModel start = start_model(options_, data_, setup_.say, setup_.warn);
+  StartModel start = start_model(options_, data_, queue(), setup_.say, setup_.warn);
   model_ = std::move(start.model), facts_ = std::move(start.facts), cell_loaded_ = start.cell_loaded, text_loaded_ = start.text_loaded;
   hold_out();
   std::int64_t total = 0, steps[3] = {};

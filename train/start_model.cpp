@@ -16,7 +16,7 @@ namespace {
 
 class Start {
  public:
-  Start(const Options& options, const Dataset& data) : options_(options), data_(data) {
+  Start(const Options& options, const Dataset& data, const Queue& queue) : options_(options), data_(data), queue_(queue) {
     result_.facts.genes = data.vocabulary();
     result_.facts.temperature = options.stage2.temperature;
   }
@@ -39,8 +39,7 @@ class Start {
     const bool masks =
         (options_.stage1.runs() && options_.stage1.objectives.mgm > 0) || (options_.stage2.runs() && options_.stage2.objectives.mgm > 0);
     parts.mgm_head = masks ? LangCell::Part::required : LangCell::Part::absent;
-    result_.model = std::make_unique<LangCell>(config_, parts, options_.train.precision == "bf16" ? DType::bf16 : DType::f32,
-                                               queue_named(options_.train.device, "train.device"));
+    result_.model = std::make_unique<LangCell>(config_, parts, options_.train.precision == "bf16" ? DType::bf16 : DType::f32, queue_);
     LangCell& model = *result_.model;
     model.parameters().initialize(static_cast<std::uint64_t>(options_.train.seed));
     if (!options_.model.init.empty()) read_weights(options_.model.init, model, Missing::keep);
@@ -126,6 +125,7 @@ class Start {
 
   const Options& options_;
   const Dataset& data_;
+  const Queue queue_;
   LangCellConfig config_;
   std::optional<TensorFiles> cell_files_, text_files_;
   StartModel result_;
@@ -135,9 +135,9 @@ class Start {
 
 bool uses_text(const Options& o) { return o.stage2.runs() && (o.stage2.objectives.cell_text > 0 || o.stage2.objectives.matching > 0); }
 
-StartModel start_model(const Options& options, Dataset& data, const std::function<void(const std::string&)>& say,
+StartModel start_model(const Options& options, Dataset& data, const Queue& queue, const std::function<void(const std::string&)>& say,
                        const std::function<void(const std::string&)>& warn) {
-  Start start(options, data);
+  Start start(options, data, queue);
   start.choose_sizes();
   StartModel started = start.make(say);
   const WordPiece& pieces = started.facts.word_piece;

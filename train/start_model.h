@@ -20,7 +20,7 @@ struct StartModel {
 
 // UsageError naming the key for what cannot be trained so, ModelError for folders that are damaged or do not fit the corpus.
 // Tokenises the texts of `data`. Notes and warnings are lines.
-StartModel start_model(const Options& options, Dataset& data, const std::function<void(const std::string&)>& say,
+StartModel start_model(const Options& options, Dataset& data, const Queue& queue, const std::function<void(const std::string&)>& say,
                        const std::function<void(const std::string&)>& warn);
 
 }  // namespace lc

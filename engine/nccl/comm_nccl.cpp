@@ -141,10 +141,12 @@ void Nccl::finish_call(const char* what, ncclResult_t result) {
   if (result == ncclSuccess) return;
   const char* const detail = nccl_.last_error(comm_);
   const std::string reason =
-      result == ncclInProgress ? fmt::format("NCCL: {}: other ranks did not answer for {:.0f} s", what, setup_.patience_s)
-                               : fmt::format("NCCL: {}: {}{}{}", what, nccl_.error_string(result), detail && *detail ? ": " : "", detail ? detail : "");
+      result == ncclInProgress
+          ? fmt::format("NCCL: {}: other ranks did not answer for {:.0f} s", what, setup_.patience_s)
+          : fmt::format("NCCL: {}: {}{}{}", what, nccl_.error_string(result), detail && *detail ? ": " : "", detail ? detail : "");
   give_up(reason);
-  if (result == ncclInvalidUsage && !watch_.joinable()) throw UsageError(reason + "; start one rank for each GPU");
+  if (result == ncclInvalidUsage && !watch_.joinable())
+    throw UsageError(reason + "; start one rank for each GPU, or set train.device = \"cpu\"");
   require_whole();
 }
 

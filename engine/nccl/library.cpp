@@ -19,9 +19,7 @@ NcclLibrary open() {
     l.why_not = "libnccl.so.2 is not on this machine; install NCCL (libnccl2), or add its folder to LD_LIBRARY_PATH";
     return l;
   }
-  const auto find = [library]<class F>(F*& f, const char* name) {
-    return (f = reinterpret_cast<F*>(::dlsym(library, name))) != nullptr;
-  };
+  const auto find = [library]<class F>(F*& f, const char* name) { return (f = reinterpret_cast<F*>(::dlsym(library, name))) != nullptr; };
   decltype(&ncclGetVersion) get_version = nullptr;
   int version = 0;
   if (find(get_version, "ncclGetVersion")) get_version(&version);
@@ -30,7 +28,8 @@ NcclLibrary open() {
                    find(l.error_string, "ncclGetErrorString") && find(l.last_error, "ncclGetLastError") &&
                    find(l.all_reduce, "ncclAllReduce") && find(l.all_gather, "ncclAllGather") && find(l.broadcast, "ncclBroadcast") &&
                    find(l.group_start, "ncclGroupStart") && find(l.group_end, "ncclGroupEnd");
-  if (!all || version < kOldest) l.why_not = fmt::format("libnccl.so.2 is of version {}, wanted {} or later; install a newer NCCL", version, kOldest);
+  if (!all || version < kOldest)
+    l.why_not = fmt::format("libnccl.so.2 is of version {}, wanted {} or later; install a newer NCCL", version, kOldest);
   return l;
 }
 

@@ -73,7 +73,9 @@ void work(const std::vector<const Calls*>& of, std::size_t index) {
   const std::size_t bytes = first.count * size_of(first.type);
   if (bytes == 0) return;
   if (first.name == "ncclAllReduce")
-    return first.type == ncclFloat ? reduce<float>(of, index) : first.type == ncclDouble ? reduce<double>(of, index) : reduce<long long>(of, index);
+    return first.type == ncclFloat    ? reduce<float>(of, index)
+           : first.type == ncclDouble ? reduce<double>(of, index)
+                                      : reduce<long long>(of, index);
   for (std::size_t r = 0; r < of.size(); ++r) {
     if (first.root >= 0 && static_cast<int>(r) != first.root) continue;
     for (const Calls* c : of)
@@ -207,7 +209,8 @@ ncclResult_t ncclGetUniqueId(ncclUniqueId* id) {
 }
 
 ncclResult_t ncclCommInitRankConfig(ncclComm_t* comm, int ranks, ncclUniqueId id, int rank, ncclConfig_t* config) {
-  if (config->magic != 0xcafebeef || config->blocking != 0) return refuse(ncclInvalidArgument, "wanted a configuration that does not block");
+  if (config->magic != 0xcafebeef || config->blocking != 0)
+    return refuse(ncclInvalidArgument, "wanted a configuration that does not block");
   const std::lock_guard lock(all);
   const auto found = cliques().find(std::string(id.internal, strnlen(id.internal, sizeof id.internal)));
   if (found == cliques().end()) return refuse(ncclInvalidArgument, "an id that nobody made");
@@ -238,10 +241,10 @@ ncclResult_t ncclCommGetAsyncError(ncclComm_t comm, ncclResult_t* error) {
   const std::lock_guard lock(c.mutex);
   const bool leaving = c.finalized[static_cast<std::size_t>(comm->rank)];
   const bool waits = !c.complete() || (leaving && std::find(c.finalized.begin(), c.finalized.end(), false) != c.finalized.end());
-  *error = c.error != ncclSuccess                      ? c.error
-           : c.broken()                                ? ncclRemoteError
+  *error = c.error != ncclSuccess                       ? c.error
+           : c.broken()                                 ? ncclRemoteError
            : waits || comm->in_progress.exchange(false) ? ncclInProgress
-                                                       : ncclSuccess;
+                                                        : ncclSuccess;
   return ncclSuccess;
 }
 
@@ -279,8 +282,14 @@ ncclResult_t ncclCommAbort(ncclComm_t comm) {
 }
 
 const char* ncclGetErrorString(ncclResult_t result) {
-  constexpr const char* names[] = {"no error",      "unhandled cuda error", "unhandled system error",    "internal error", "invalid argument",
-                                   "invalid usage", "remote process exited or there was a network error", "NCCL operation in progress"};
+  constexpr const char* names[] = {"no error",
+                                   "unhandled cuda error",
+                                   "unhandled system error",
+                                   "internal error",
+                                   "invalid argument",
+                                   "invalid usage",
+                                   "remote process exited or there was a network error",
+                                   "NCCL operation in progress"};
   return names[result];
 }
 

@@ -52,7 +52,7 @@ struct Foreign {  // a corpus, and a Geneformer and a BERT that fit it
   StartModel start(const Options& o) {
     Dataset data({corpus});
     return start_model(
-        o, data, [](const std::string&) {}, [](const std::string&) {});
+        o, data, {}, [](const std::string&) {}, [](const std::string&) {});
   }
 };
 
@@ -82,7 +82,7 @@ TEST(StartModel, ARunGoesOnFromForeignTowers) {
   o.model.text_model = (f.folder / "bert").string();
   Dataset data({f.corpus});
   const auto quiet = [](const std::string&) {};
-  const StartModel s = start_model(o, data, quiet, quiet);
+  const StartModel s = start_model(o, data, {}, quiet, quiet);
   StepRule rule;
   rule.stage = 2, rule.cell_text = 1, rule.matching = 1, rule.max_cell_tokens = 41;
   const auto alone = comm_alone();
@@ -127,7 +127,7 @@ TEST(StartModel, TextsThatAreCutAreNamed) {
   std::string warning;
   Dataset data({f.corpus});
   start_model(
-      o, data, [](const std::string&) {}, [&](const std::string& line) { warning += line; });
+      o, data, {}, [](const std::string&) {}, [&](const std::string& line) { warning += line; });
   EXPECT_TRUE(holds(warning, "4 labels are longer")) << warning;
 }
 

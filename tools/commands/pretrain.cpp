@@ -36,9 +36,10 @@ PretrainOutcome pretrain_on(std::unique_ptr<Communicator> ranks, const PretrainS
     ranks->abort(code);
   };
   try {
-    if (queue_named(setup.options.train.device, "train.device").device != Device::cpu)
-      throw UsageError("train.device: several ranks run on CPUs only so far; set train.device = \"cpu\", or run one rank");
-    return pretrain(setup, *ranks);
+    require_one_kind_of_device(*ranks, *setup.queue);
+    if (setup.queue->device == Device::cpu) return pretrain(setup, *ranks);
+    const std::unique_ptr<Communicator> gpus = comm_nccl(*ranks, {*setup.queue});
+    return pretrain(setup, *gpus);
   } catch (const Stopped& e) {
     record_exit(setup.run, {rank, e.exit_code(), e.what()});
     ranks.reset();  // all ranks are here: MPI ends in order
@@ -62,20 +63,22 @@ void run_pretrain(const Flags& f) {
   if (f.common.precision != "auto") setup.options.train.precision = f.common.precision;
   if (f.seed_given) setup.options.train.seed = static_cast<std::int64_t>(f.common.seed);
   if (f.common.threads > 0) setup.options.train.threads = f.common.threads;
-  auto ranks = launcher(std::getenv) == Launcher::mpi ? comm_mpi() : comm_alone();
+  if (launcher(std::getenv) == Launcher::torchrun) queue_of_rank(setup.options.train.device, std::getenv);  // before they meet for nothing
+  auto ranks = launched_ranks(std::getenv);
   Common common = f.common;
   const int rank = ranks->rank();
   if (rank != 0) common.quiet = true;
   common.device = setup.options.train.device, common.threads = static_cast<int>(setup.options.train.threads);
   if (common.threads == 0 && ranks->size() > 1) common.threads = threads_of_a_rank(std::getenv, omp_get_num_procs());
   begin(common);
-  queue_of(common);
+  if (ranks->size() == 1) queue_of(common);
   setup.run = f.run, setup.resume = f.resume ? Resume::yes : Resume::no;
   setup.say = [&](const std::string& line) { say(common, line); };
   setup.warn = [rank](const std::string& line) {
     if (rank == 0) warn(line);
   };
   if (common.quiet) setup.progress = Progress::Show::nothing;
+  if (ranks->size() > 1) setup.queue = queue_of_rank(setup.options.train.device, std::getenv);
   const PretrainOutcome outcome = pretrain_on(std::move(ranks), setup);
   if (rank != 0) return;
   std::error_code unknown;
