@@ -1,4 +1,4 @@
-// What ranks in host memory do with numbers of a queue: the same as with any others.
+// What ranks in host memory do with numbers of a queue: the same as with any others. One rank has nothing to do.
 #include "engine/comm.h"
 
 #include <algorithm>
@@ -20,11 +20,13 @@ std::span<float> part_of_rank(int rank, std::span<float> all, std::span<const st
 }
 
 void Communicator::all_reduce_sum_on(const Queue& queue, std::span<float> values) {
+  if (size() == 1) return;
   require_host(queue);
   all_reduce_sum(values);
 }
 
 void Communicator::all_gather_on(const Queue& queue, std::span<float> all, std::span<const std::int64_t> counts) {
+  if (size() == 1) return;
   require_host(queue);
   const std::vector<float> rows = all_gather_rows(std::span<const float>(part_of_rank(rank(), all, counts)), 1);
   if (rows.size() != all.size()) throw ShapeError("all_gather_on: wanted the counts of all ranks");
