@@ -46,5 +46,13 @@ void TimedCommunicator::barrier() {
   const Adding adding(seconds_);
   ranks_.barrier();
 }
+void TimedCommunicator::all_reduce_sum_on(const Queue& queue, std::span<float> values) {
+  const Adding adding(seconds_);
+  ranks_.all_reduce_sum_on(queue, values);
+}
+void TimedCommunicator::all_gather_on(const Queue& queue, std::span<float> all, std::span<const std::int64_t> counts) {
+  const Adding adding(seconds_);
+  ranks_.all_gather_on(queue, all, counts);
+}
 
 }  // namespace lc

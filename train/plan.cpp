@@ -95,18 +95,19 @@ class Walk {
     return {static_cast<double>(r.tokens), profile_rows()};
   }
 
-  // The contrast is over the batch of all ranks: its z lies on each, and each computes all of it.
+  // The contrast is over the batch of all ranks: its z lies on each, and each computes all of it, but negatives for its own cells alone.
   void add_other_ranks(StagePlan& plan) {
     const double n = what_.ranks, width = model().config().projection;
     const Objectives& o = options_.stage(plan.stage).objectives;
     const bool text = o.cell_text > 0 || o.matching > 0;
     const double vectors = !(o.cell_cell > 0 || text) ? 0 : 1.0 + (o.cell_cell > 0) + text;  // z of a sample
     plan.gradient_bytes = 2 * (n - 1) / n * 4 * static_cast<double>(model().parameters().size());
-    plan.gather_bytes = (n - 1) * plan.samples * (vectors * width * 4 + 8);
+    plan.gather_bytes = (n - 1) * plan.samples * (vectors * width * 4 + 8 + (text ? 16 : 0));
     const auto others = static_cast<std::size_t>(2 * vectors * width * 4 * (n - 1) * plan.samples);  // with their gradients
     plan.peak_bytes += others, plan.held_bytes += others;
     for (ProfileRow& row : plan.work) {
-      if (row.name == "infonce" || row.name == "negatives") row.flops *= n * n;
+      if (row.name == "infonce") row.flops *= n * n;
+      if (row.name == "negatives") row.flops *= n;
     }
   }
 

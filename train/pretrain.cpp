@@ -58,6 +58,8 @@ class Run {
   SampleOrder order_of(int stage);
   std::int64_t steps_of(int stage, const SampleOrder& order) const;
 
+  Queue queue() const { return setup_.queue ? *setup_.queue : queue_named(options_.train.device, "train.device"); }
+
   const PretrainSetup& setup_;
   Options options_;
   TimedCommunicator ranks_;
@@ -82,8 +84,7 @@ void Run::resolve_precision() {
   if (fs::exists(setup_.run / "config.resolved.toml") && setup_.resume == Resume::yes)
     precision = read_options(setup_.run / "config.resolved.toml", {}).train.precision;
   if (precision != "auto") return;
-  const Device device = queue_named(options_.train.device, "train.device").device;
-  precision = automatic_precision(Work::training, device) == DType::bf16 ? "bf16" : "fp32";
+  precision = automatic_precision(Work::training, queue().device) == DType::bf16 ? "bf16" : "fp32";
 }
 
 // The same run again: the same data, and a word when the machine computes with other instructions.
@@ -99,7 +100,7 @@ void Run::compare_manifest() const {
         fmt::format("data.corpus: {} is not the corpus this run began with (its content hash differs); give that one, or start another run",
                     data_.corpora()[i].path().string()));
   }
-  const std::string device = name_of(queue_named(options_.train.device, "train.device"));
+  const std::string device = name_of(queue());
   for (const auto& [key, now] : {std::pair{"device", device}, {"instruction_set", instruction_set()}}) {
     const std::string before = earlier_.value(key, now);
     if (before == now) continue;
@@ -288,9 +289,9 @@ void Run::run_stage(int stage) {
     if (n + 1 < steps) next = prepare(n + 1);
     waiting.push_back(step.begin(static_cast<std::uint32_t>(n), now, static_cast<float>(schedule.lr(n))));
     const bool last = n + 1 == steps, logs = (n + 1) % options_.train.log_every == 0 || n == first || last;
-    // The numbers of a step wait on a GPU until somebody has to know them.
-    if (logs || waiting.back().result || is_due(options_.checkpoint.every, n) || is_due(options_.validate.every, n) ||
-        StopRequest::asked()) {
+    const bool asked = any_asked();
+    // The numbers of a step wait on a GPU until somebody has to know them: the same steps on all ranks, who sum what they know.
+    if (logs || waiting.back().result || is_due(options_.checkpoint.every, n) || is_due(options_.validate.every, n) || asked) {
       StepRecord line;
       std::vector<StepResult> results;  // first of all: a GPU's time is over when they are there
       for (const PendingStep& w : waiting) results.push_back(step.finish(w));
@@ -315,7 +316,6 @@ void Run::run_stage(int stage) {
       v.step = n + 1;
       if (log_) log_->write(v);
     }
-    const bool asked = waiting.empty() && any_asked();
     const bool saves = asked || last || is_due(options_.checkpoint.every, n);
     if (saves) checkpoint(stage, n + 1);
     // Nobody leaves while rank 0 writes: a launcher may end what is left. Nor is the wait for it a part of the next step.
@@ -332,7 +332,7 @@ void Run::run_stage(int stage) {
     setup_.warn(fmt::format("stage {}: in {} of {} steps all cells shared one text", stage, one_group_steps, steps - first));
 }
 
-// A signal may reach one rank before the others: all stop at the same step. Ranks on CPUs wait for nothing, so all come here every step.
+// A signal may reach one rank before the others: all stop at the same step. The host's own path, which waits for no GPU.
 bool Run::any_asked() {
   double asked = StopRequest::asked();
   ranks_.all_reduce_sum(std::span<double>(&asked, 1));
@@ -364,7 +364,7 @@ PretrainOutcome Run::operator()() {
   resolve_precision();
   compare_ranks();
   compare_manifest();
-  StartModel start = start_model(options_, data_, queue_named(options_.train.device, "train.device"), setup_.say, setup_.warn);
+  StartModel start = start_model(options_, data_, queue(), setup_.say, setup_.warn);
   model_ = std::move(start.model), facts_ = std::move(start.facts), cell_loaded_ = start.cell_loaded, text_loaded_ = start.text_loaded;
   hold_out();
   std::int64_t total = 0;

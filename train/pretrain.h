@@ -2,9 +2,11 @@
 #pragma once
 #include <filesystem>
 #include <functional>
+#include <optional>
 #include <string>
 
 #include "engine/comm.h"
+#include "kernels/numeric.h"
 #include "train/log.h"
 #include "train/options.h"
 
@@ -16,6 +18,7 @@ struct PretrainSetup {
   Options options;
   std::filesystem::path run;  // the run folder
   Resume resume = Resume::no;
+  std::optional<Queue> queue = {};  // where this rank computes; absent: where train.device says
   std::function<void(const std::string&)> say = [](const std::string&) {};
   std::function<void(const std::string&)> warn = [](const std::string&) {};
   Progress::Show progress = Progress::Show::automatic;

@@ -10,6 +10,7 @@
 #include <cmath>
 #include <map>
 #include <memory>
+#include <numeric>
 
 #include "engine/errors.h"
 #include "engine/tape.h"
@@ -42,10 +43,11 @@ struct Step::MicroBatch {
 };
 
 struct Step::GlobalBatch {
-  ContrastBatch ids;              // sample, text and group numbers of all ranks; z is filled in by (b)
-  std::vector<TextChoice> texts;  // (D) in the order of their first owners
-  std::vector<MicroBatch> micro;  // of this rank
-  double masked_tokens = 0;       // over all ranks
+  ContrastBatch ids;                                       // sample, text and group numbers of all ranks; z is filled in by (b)
+  std::vector<TextChoice> texts;                           // (D) in the order of their first owners
+  std::vector<MicroBatch> micro;                           // of this rank
+  double masked_tokens = 0;                                // over all ranks
+  std::vector<std::int64_t> cells_of_rank, texts_of_rank;  // how many; a text is its first owner's
   std::int64_t tokens = 0;
   double data_seconds = 0;
 };
@@ -106,7 +108,7 @@ PendingStep Step::begin(std::uint32_t number, const std::vector<Samples>& micro_
     if (training) tape->backward(e.seeds);
   }
   if (!training) return step;
-  ranks_.all_reduce_sum(parameters.gradients());
+  ranks_.all_reduce_sum_on(queue(), parameters.gradients());
   step.gradient_norm = Tensor::scalar(0, queue());
   const Tensor clip_factor = Tensor::scalar(1, queue());
   parameters.gradient_norm(rule_.clip, step.gradient_norm, clip_factor);
@@ -118,6 +120,8 @@ PendingStep Step::begin(std::uint32_t number, const std::vector<Samples>& micro_
 StepResult Step::finish(const PendingStep& step) {
   if (step.result) return *step.result;
   StepResult r = step.known;
+  if (step.gradient_norm)
+    r.gradient_norm = step.gradient_norm.item();  // first: what failed on the GPUs until here is thrown by the sum below
   std::vector<double> totals(3 + static_cast<std::size_t>(ranks_.size()));  // behind the sums: which rank's own were not finite
   totals[2] = static_cast<double>(r.tokens);
   for (const Tensor& sum : step.mgm) totals[0] += sum.item();
@@ -134,7 +138,6 @@ StepResult Step::finish(const PendingStep& step) {
     if (weight > 0 && loss) r.loss += weight * *loss;
   }
   if (!step.gradient_norm) return r;
-  r.gradient_norm = step.gradient_norm.item();
   require_finite(step, r, std::span(totals).subspan(3));
   return r;
 }
@@ -150,6 +153,7 @@ Step::GlobalBatch Step::assemble(const std::vector<Samples>& micro_batches) {
       ranks_.all_gather_rows(std::span<const std::int64_t>(std::vector<std::int64_t>{static_cast<std::int64_t>(own.size())}));
   std::int64_t first = 0;
   for (int r = 0; r < ranks_.rank(); ++r) first += before[r];
+  batch.cells_of_rank = before;
 
   ContrastBatch& ids = batch.ids;
   std::map<TextChoice, std::size_t> owner;  // text → the place of its first owner, the one with the smallest sample number
@@ -178,14 +182,16 @@ Step::GlobalBatch Step::assemble(const std::vector<Samples>& micro_batches) {
   }
   for (const TextChoice& t : text) ids.text_of.push_back(t.text < 0 ? -1 : index_of[t]);
 
+  const auto begins = [&](std::int64_t at) {
+    return std::lower_bound(by_owner.begin(), by_owner.end(), std::pair{static_cast<std::size_t>(at), TextChoice{}}) - by_owner.begin();
+  };
+  for (std::int64_t r = 0, at = 0; r < ranks_.size(); at += before[r++]) batch.texts_of_rank.push_back(begins(at + before[r]) - begins(at));
+
   double masked = 0;
   for (const Samples& samples : micro_batches) {
     MicroBatch m;
     m.first = first, m.count = std::ssize(samples);
     first += m.count;
-    const auto begins = [&](std::int64_t at) {
-      return std::lower_bound(by_owner.begin(), by_owner.end(), std::pair{static_cast<std::size_t>(at), TextChoice{}}) - by_owner.begin();
-    };
     m.first_text = begins(m.first), m.text_count = begins(first) - m.first_text;
 
     const Sequences a = data_.sequences(samples, rule_.max_cell_tokens, Pass::view_a);
@@ -235,32 +241,42 @@ Step::Encoded Step::encode(const MicroBatch& m, Tape* tape) const {
   return e;
 }
 
-// z of all micro-batches and ranks, end to end.
-static Tensor gather(Communicator& ranks, const std::vector<Tensor>& parts, std::int64_t columns, const Queue& queue) {
-  const Tensor own = Tensor::stacked(parts);
-  if (ranks.size() == 1) return own;
-  const std::vector<float> rows = own ? own.to_host<float>() : std::vector<float>();
-  const std::vector<float> all = ranks.all_gather_rows(std::span<const float>(rows), columns);
-  return all.empty() ? Tensor()
-                     : Tensor::from(std::span<const float>(all), Shape{static_cast<std::int64_t>(all.size()) / columns, columns}, queue);
+// z (rows, columns) of all micro-batches and ranks, end to end; rank r has rows_of_rank[r] of them. Nobody waits for a GPU.
+static Tensor gather(Communicator& ranks, const std::vector<Tensor>& parts, const std::vector<std::int64_t>& rows_of_rank,
+                     std::int64_t columns, const Queue& queue) {
+  if (ranks.size() == 1) return Tensor::stacked(parts);
+  const auto own = rows_of_rank.begin() + ranks.rank();
+  std::vector<Tensor> all = {Tensor::zeros({std::accumulate(rows_of_rank.begin(), own, std::int64_t{0}), columns}, DType::f32, queue)};
+  all.insert(all.end(), parts.begin(), parts.end());
+  all.push_back(Tensor::zeros({std::accumulate(own + 1, rows_of_rank.end(), std::int64_t{0}), columns}, DType::f32, queue));
+  const Tensor z = Tensor::stacked(all);
+  if (z.rows() == 0) return {};
+  std::vector<std::int64_t> counts;
+  for (const std::int64_t rows : rows_of_rank) counts.push_back(rows * columns);
+  ranks.all_gather_on(queue, {z.data<float>(), static_cast<std::size_t>(z.rows() * columns)}, counts);
+  return z;
 }
 
 Contrast Step::contrast_of(const GlobalBatch& batch, const std::vector<Encoded>& encoded) const {
-  const auto all = [&](auto member) {
+  const auto all = [&](auto member, const std::vector<std::int64_t>& rows_of_rank) {
     std::vector<Tensor> parts;
     for (const Encoded& e : encoded) parts.push_back(e.*member);
-    return gather(ranks_, parts, model_.config().projection, queue());
+    return gather(ranks_, parts, rows_of_rank, model_.config().projection, queue());
   };
   ContrastBatch z = batch.ids;
-  if (rule_.cell_cell > 0 || rule_.cells_need_text()) z.view_a = all(&Encoded::z_a);
-  if (rule_.cell_cell > 0) z.view_b = all(&Encoded::z_b);
-  if (rule_.cells_need_text()) z.text = all(&Encoded::z_text);
+  if (rule_.cell_cell > 0 || rule_.cells_need_text()) z.view_a = all(&Encoded::z_a, batch.cells_of_rank);
+  if (rule_.cell_cell > 0) z.view_b = all(&Encoded::z_b, batch.cells_of_rank);
+  if (rule_.cells_need_text()) z.text = all(&Encoded::z_text, batch.texts_of_rank);
+  const auto own = batch.cells_of_rank.begin() + ranks_.rank();
   return contrast(z, {.cell_cell = rule_.cell_cell,
                       .cell_text = rule_.cell_text,
                       .matching = rule_.matching,
                       .scale = 1 / rule_.temperature,
                       .same_text = rule_.same_text,
-                      .chance = chance_});
+                      .chance = chance_,
+                      .first = std::accumulate(batch.cells_of_rank.begin(), own, std::int64_t{0}),
+                      .count = *own,
+                      .gather = [this](const std::vector<std::int64_t>& drawn) { return ranks_.all_gather_rows(drawn); }});
 }
 
 // Masked genes and matching of one micro-batch, and the seeds of its backward.

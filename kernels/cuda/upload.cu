@@ -20,6 +20,7 @@ class UploadRing {
     check("upload", cudaHostAlloc(reinterpret_cast<void**>(&base_), kRing, cudaHostAllocDefault));
   }
   void upload(void* to, const void* from, const Bytes& b) {
+    const std::lock_guard lock(mutex_);  // not that of all streams: what a stream does first may wait for another's
     const std::size_t wanted = (b.width * b.rows + kAlignment - 1) / kAlignment * kAlignment;
     std::byte* const piece = base_ + take(wanted);
     for (std::size_t i = 0; i < b.rows; ++i)
@@ -56,6 +57,7 @@ class UploadRing {
     pieces_.pop_front();
   }
   const Queue queue_;
+  std::mutex mutex_;
   std::byte* base_ = nullptr;
   std::size_t head_ = 0;
   std::deque<Piece> pieces_;
@@ -73,8 +75,12 @@ void upload(const Queue& queue, void* to, const void* from, const Bytes& b) {
   }
   static std::mutex mutex;
   static auto& rings = *new std::map<std::pair<int, void*>, UploadRing>;  // the driver may be gone before static objects are
-  const std::lock_guard lock(mutex);
-  rings.try_emplace({queue.index, queue.stream}, queue).first->second.upload(to, from, b);
+  UploadRing* ring = nullptr;
+  {
+    const std::lock_guard lock(mutex);
+    ring = &rings.try_emplace({queue.index, queue.stream}, queue).first->second;
+  }
+  ring->upload(to, from, b);
 }
 
 }  // namespace lc::cuda

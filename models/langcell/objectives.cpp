@@ -88,22 +88,27 @@ class Negatives {
 void draw_pairs(const ContrastBatch& batch, const ContrastOptions& options, Contrast& result) {
   const Negatives negatives(batch, options);
   const std::size_t n = batch.samples.size();
-  const double scores = static_cast<double>(n) * static_cast<double>(n + static_cast<std::size_t>(batch.text.rows()));
-  const Measured measured("negatives", batch.text.queue(), 0, 2 * scores * static_cast<double>(batch.text.columns()));
-  std::vector<std::int32_t> text(n, -1), cell(n, -1);
-  parallel_for(static_cast<std::int64_t>(n), 8, [&](std::int64_t begin, std::int64_t end, std::int64_t) {
-    for (std::int64_t i = begin; i < end; ++i) {
-      if (batch.text_of[i] < 0) continue;
-      text[i] = negatives.text_for(i), cell[i] = negatives.cell_for(i);
-    }
-  });
+  const std::int64_t count = options.count < 0 ? static_cast<std::int64_t>(n) : options.count;
+  std::vector<std::int64_t> drawn(2 * static_cast<std::size_t>(count), -1);  // a text and a cell for each anchor
+  {
+    const double scores = static_cast<double>(count) * static_cast<double>(n + static_cast<std::size_t>(batch.text.rows()));
+    const Measured measured("negatives", batch.text.queue(), 0, 2 * scores * static_cast<double>(batch.text.columns()));
+    parallel_for(count, 8, [&](std::int64_t begin, std::int64_t end, std::int64_t) {
+      for (std::int64_t i = begin; i < end; ++i) {
+        const auto anchor = static_cast<std::size_t>(options.first + i);
+        if (batch.text_of[anchor] < 0) continue;
+        drawn[2 * i] = negatives.text_for(anchor), drawn[2 * i + 1] = negatives.cell_for(anchor);
+      }
+    });
+  }
+  if (options.gather) drawn = options.gather(drawn);
   for (std::size_t i = 0; i < n; ++i) {
     if (batch.text_of[i] < 0) continue;
     result.pairs.push_back({static_cast<std::int32_t>(i), batch.text_of[i], 1, sequence_key(Pass::pair_pos, batch.samples[i])});
-    if (text[i] >= 0)
-      result.pairs.push_back({static_cast<std::int32_t>(i), text[i], 0, sequence_key(Pass::pair_neg_text, batch.samples[i])});
-    if (cell[i] >= 0) result.pairs.push_back({cell[i], batch.text_of[i], 0, sequence_key(Pass::pair_neg_cell, batch.samples[i])});
-    result.skipped_negatives += (text[i] < 0) + (cell[i] < 0);
+    const auto text = static_cast<std::int32_t>(drawn[2 * i]), cell = static_cast<std::int32_t>(drawn[2 * i + 1]);
+    if (text >= 0) result.pairs.push_back({static_cast<std::int32_t>(i), text, 0, sequence_key(Pass::pair_neg_text, batch.samples[i])});
+    if (cell >= 0) result.pairs.push_back({cell, batch.text_of[i], 0, sequence_key(Pass::pair_neg_cell, batch.samples[i])});
+    result.skipped_negatives += (text < 0) + (cell < 0);
   }
   std::stable_sort(result.pairs.begin(), result.pairs.end(), [](const MatchPair& a, const MatchPair& b) { return a.cell < b.cell; });
 }

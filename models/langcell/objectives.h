@@ -33,6 +33,10 @@ struct ContrastOptions {
   float scale = 20;                                  // 1/τ
   SamePairs same_text = SamePairs::positive;
   PhiloxKey chance{};  // of this step, for the negatives
+  // Of several ranks each draws for its own anchors, `first` to first + count of them (count −1: all), and `gather` brings what all drew,
+  // in the order of the ranks.
+  std::int64_t first = 0, count = -1;
+  std::function<std::vector<std::int64_t>(const std::vector<std::int64_t>&)> gather = {};
 };
 
 struct MatchPair {

@@ -36,7 +36,55 @@ TEST(Launch, one_task_runs_alone_whoever_started_it_and_needs_no_mpi) {
 TEST(Launch, ranks_that_cannot_meet_are_refused) {
   EXPECT_THROW(launcher(with({{"SLURM_STEP_NUM_TASKS", "2"}})), UsageError);
   EXPECT_THROW(launcher(with({{"PMI_SIZE", "2"}})), UsageError);
-  EXPECT_THROW(launcher(with({{"RANK", "1"}, {"WORLD_SIZE", "2"}})), UsageError);
+}
+
+const std::map<std::string, std::string> kTorchrun{{"RANK", "1"},
+                                                   {"WORLD_SIZE", "2"},
+                                                   {"LOCAL_RANK", "1"},
+                                                   {"MASTER_ADDR", "node3"},
+                                                   {"MASTER_PORT", "29500"},
+                                                   {"TORCHELASTIC_RUN_ID", "job"}};
+std::map<std::string, std::string> changed(std::map<std::string, std::string> all, const std::string& name, const std::string& value) {
+  if (value.empty())
+    all.erase(name);
+  else
+    all[name] = value;
+  return all;
+}
+
+TEST(Launch, torchrun_says_where_its_ranks_meet) {
+  EXPECT_EQ(launcher(with(kTorchrun)), Launcher::torchrun);
+  EXPECT_EQ(launcher(with(changed(kTorchrun, "TORCHELASTIC_RUN_ID", ""))), Launcher::torchrun);
+  EXPECT_EQ(launcher(with(changed(kTorchrun, "SLURM_STEP_NUM_TASKS", "4"))), Launcher::torchrun);  // srun started torchrun
+  const Rendezvous place = rendezvous(with(kTorchrun));
+  EXPECT_EQ(place.address, "node3");
+  EXPECT_EQ(place.port, 29500);
+  EXPECT_EQ(place.rank, 1);
+  EXPECT_EQ(place.size, 2);
+  EXPECT_EQ(rendezvous(with(changed(kTorchrun, "TORCHELASTIC_USE_AGENT_STORE", "True"))).port, 29501);  // torchrun itself is at 29500
+  EXPECT_NE(rendezvous(with(changed(kTorchrun, "TORCHELASTIC_RESTART_COUNT", "1"))).run, place.run);
+}
+
+TEST(Launch, a_place_to_meet_that_is_not_said_is_named) {
+  for (const char* name : {"MASTER_ADDR", "MASTER_PORT"}) {
+    try {
+      rendezvous(with(changed(kTorchrun, name, "")));
+      FAIL() << name;
+    } catch (const UsageError& e) {
+      EXPECT_NE(std::string(e.what()).find(name), std::string::npos) << e.what();
+    }
+  }
+  EXPECT_THROW(rendezvous(with(changed(kTorchrun, "RANK", "2"))), UsageError);
+}
+
+TEST(Launch, ranks_on_cpus_are_not_torchruns) {
+  EXPECT_EQ(queue_of_rank("cpu", with({{"OMPI_COMM_WORLD_SIZE", "2"}})), Queue{});
+  try {
+    queue_of_rank("cpu", with(kTorchrun));
+    FAIL() << "no error";
+  } catch (const UsageError& e) {
+    EXPECT_NE(std::string(e.what()).find("mpirun"), std::string::npos) << e.what();
+  }
 }
 
 TEST(Launch, a_rank_takes_its_share_of_the_machine_and_no_more_than_it_is_bound_to) {

@@ -79,10 +79,9 @@ TEST(Safetensors, TheBytesAreThoseOfTheReferenceImplementation) {
   const TemporaryFolder folder;
   write_safetensors(folder / "m", {stored("a", {1}, std::vector<std::uint8_t>{7}), stored("b\"é", {1}, std::vector<float>{1}),
                                    stored("c", {1}, std::vector<std::int64_t>{2})});
-  const std::string header =
-      R"({"__metadata__":{"format":"pt"},"c":{"dtype":"I64","shape":[1],"data_offsets":[0,8]},)"
-      R"("b\"é":{"dtype":"F32","shape":[1],"data_offsets":[8,12]},)"
-      R"("a":{"dtype":"U8","shape":[1],"data_offsets":[12,13]}})";
+  const std::string header = R"({"__metadata__":{"format":"pt"},"c":{"dtype":"I64","shape":[1],"data_offsets":[0,8]},)"
+                             R"("b\"é":{"dtype":"F32","shape":[1],"data_offsets":[8,12]},)"
+                             R"("a":{"dtype":"U8","shape":[1],"data_offsets":[12,13]}})";
   const std::string padded = header + std::string((8 - header.size() % 8) % 8, ' ');
   using namespace std::string_literals;
   EXPECT_EQ(read_file(folder / "m"), length_prefix(padded.size()) + padded + "\2\0\0\0\0\0\0\0"s + "\0\0\x80\x3f"s + "\7"s);

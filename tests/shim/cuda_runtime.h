@@ -65,7 +65,8 @@ enum cudaError_t {
   cudaErrorInvalidValue = 1,
   cudaErrorMemoryAllocation = 2,
   cudaErrorInvalidConfiguration = 9,
-  cudaErrorInvalidDevice = 101
+  cudaErrorInvalidDevice = 101,
+  cudaErrorNotReady = 600
 };
 const char* cudaGetErrorString(cudaError_t e);
 inline cudaError_t cudaGetLastError() { return cudaSuccess; }
@@ -90,6 +91,7 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* c, void (*kernel)(P...)
     void (*kernel)(P...);
     std::tuple<P...> args;
   } call{kernel, {std::forward<A>(args)...}};
+  shim::use_stream();
   const shim::Body body = [](void* p) { std::apply(static_cast<Call*>(p)->kernel, static_cast<Call*>(p)->args); };
   return cudaError_t(shim::run_grid({c->gridDim, c->blockDim, c->dynamicSmemBytes, reinterpret_cast<const void*>(kernel), body, &call}));
 }
@@ -98,42 +100,67 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* c, void (*kernel)(P...)
 cudaError_t cudaMalloc(void** p, std::size_t bytes);
 cudaError_t cudaFree(void* p);
 inline cudaError_t cudaMallocAsync(void** p, std::size_t bytes, cudaStream_t) { return cudaMalloc(p, bytes); }
-inline cudaError_t cudaFreeAsync(void* p, cudaStream_t) { return cudaFree(p); }
+inline cudaError_t cudaFreeAsync(void* p, cudaStream_t) {
+  shim::use_stream();
+  return cudaFree(p);
+}
 enum cudaMemcpyKind { cudaMemcpyHostToDevice = 1, cudaMemcpyDeviceToHost = 2, cudaMemcpyDeviceToDevice = 3 };
 inline cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaMemcpyKind, cudaStream_t) {
+  shim::use_stream();
   if (bytes) std::memcpy(to, from, bytes);
   return cudaSuccess;
 }
 inline cudaError_t cudaMemsetAsync(void* to, int value, std::size_t bytes, cudaStream_t) {
+  shim::use_stream();
   if (bytes) std::memset(to, value, bytes);
   return cudaSuccess;
 }
 inline cudaError_t cudaMemcpy2DAsync(void* to, std::size_t to_step, const void* from, std::size_t from_step, std::size_t width,
                                      std::size_t height, cudaMemcpyKind, cudaStream_t) {
+  shim::use_stream();
   for (std::size_t i = 0; width && i < height; ++i)
     std::memcpy(static_cast<char*>(to) + i * to_step, static_cast<const char*>(from) + i * from_step, width);
   return cudaSuccess;
 }
 inline cudaError_t cudaMemset2DAsync(void* to, std::size_t step, int value, std::size_t width, std::size_t height, cudaStream_t) {
+  shim::use_stream();
   for (std::size_t i = 0; width && i < height; ++i) std::memset(static_cast<char*>(to) + i * step, value, width);
   return cudaSuccess;
 }
-inline cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
+inline cudaError_t cudaStreamSynchronize(cudaStream_t) {
+  shim::use_stream();
+  return cudaSuccess;
+}
 enum cudaDeviceAttr { cudaDevAttrMultiProcessorCount = 16, cudaDevAttrComputeCapabilityMajor = 75, cudaDevAttrComputeCapabilityMinor = 76 };
 inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr what, int) {
   *value = what == cudaDevAttrMultiProcessorCount ? 2 : 0;  // so small that few blocks fill it
   if (what == cudaDevAttrComputeCapabilityMajor) *value = shim::compute_major;
   return cudaSuccess;
 }
-struct CUevent_st {};
+struct CUevent_st {
+  std::shared_ptr<std::atomic<bool>> before;  // null: all before it is done
+};
 using cudaEvent_t = CUevent_st*;
 enum { cudaHostAllocDefault = 0, cudaEventDisableTiming = 2 };
-inline cudaError_t cudaHostAlloc(void** p, std::size_t bytes, unsigned) { return cudaMalloc(p, bytes); }
-inline cudaError_t cudaEventCreate(cudaEvent_t*) { return cudaSuccess; }
-inline cudaError_t cudaEventCreateWithFlags(cudaEvent_t*, unsigned) { return cudaSuccess; }
-inline cudaError_t cudaEventDestroy(cudaEvent_t) { return cudaSuccess; }
-inline cudaError_t cudaEventRecord(cudaEvent_t, cudaStream_t) { return cudaSuccess; }
-inline cudaError_t cudaEventSynchronize(cudaEvent_t) { return cudaSuccess; }
+cudaError_t cudaHostAlloc(void** p, std::size_t bytes, unsigned flags);
+inline cudaError_t cudaEventCreate(cudaEvent_t* e) {
+  *e = new CUevent_st;
+  return cudaSuccess;
+}
+inline cudaError_t cudaEventCreateWithFlags(cudaEvent_t* e, unsigned) { return cudaEventCreate(e); }
+inline cudaError_t cudaEventDestroy(cudaEvent_t e) {
+  delete e;
+  return cudaSuccess;
+}
+inline cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t) {
+  e->before = shim::last_asked();
+  return cudaSuccess;
+}
+inline cudaError_t cudaEventQuery(cudaEvent_t e) { return !e->before || *e->before ? cudaSuccess : cudaErrorNotReady; }
+inline cudaError_t cudaEventSynchronize(cudaEvent_t) {
+  shim::use_stream();
+  return cudaSuccess;
+}
 inline cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t, cudaEvent_t) {
   *milliseconds = 0;
   return cudaSuccess;
@@ -143,7 +170,7 @@ inline cudaError_t cudaDriverGetVersion(int* version) {
   return cudaSuccess;
 }
 inline cudaError_t cudaGetDeviceCount(int* count) {
-  *count = 1;
+  *count = shim::device_count;
   return cudaSuccess;
 }
 struct cudaDeviceProp {
@@ -159,4 +186,8 @@ using cudaMemPool_t = void*;
 enum cudaMemPoolAttr { cudaMemPoolAttrReleaseThreshold = 4 };
 inline cudaError_t cudaDeviceGetDefaultMemPool(cudaMemPool_t*, int) { return cudaSuccess; }
 inline cudaError_t cudaMemPoolSetAttribute(cudaMemPool_t, cudaMemPoolAttr, void*) { return cudaSuccess; }
-inline cudaError_t cudaSetDevice(int index) { return index == 0 ? cudaSuccess : cudaErrorInvalidDevice; }
+inline cudaError_t cudaSetDevice(int index) {
+  if (index < 0 || index >= shim::device_count) return cudaErrorInvalidDevice;
+  shim::current_device = index;
+  return cudaSuccess;
+}

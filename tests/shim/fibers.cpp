@@ -141,6 +141,20 @@ std::string head() {
   return std::string(kernel_name) + " block (" + at + "): ";
 }
 
+void new_block() {
+  struct Owner {
+    ~Owner() {
+      for (const auto& t : block->threads) {
+        TSAN(if (t->tsan) __tsan_destroy_fiber(t->tsan);)
+        munmap(t->stack - kPage, kStack + kPage);
+      }
+      delete std::exchange(block, nullptr);
+    }
+  };
+  block = new Block;
+  static thread_local Owner owner;
+}
+
 void want_threads(int count) {
   Block& b = *block;
   ASAN(if (!b.host.bottom) find_host_stack(b.host);)

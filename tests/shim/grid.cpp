@@ -17,7 +17,7 @@ namespace {
 constexpr std::size_t kCanary = 1024 ASAN(*0);  // bytes behind shared memory that must stay as they are; ASan poisons instead
 
 std::map<const void*, int>& allowed() {
-  static std::map<const void*, int> bytes_of_kernel;
+  thread_local std::map<const void*, int> bytes_of_kernel;
   return bytes_of_kernel;
 }
 
@@ -78,7 +78,7 @@ void* dynamic_shared() { return block->shared; }
 
 int run_grid(const Launch& l) {
   if (!legal(l)) return cudaErrorInvalidConfiguration;
-  if (!block) block = new Block;
+  if (!block) new_block();
   Block& b = *block;
   b.count = static_cast<int>(l.block.x * l.block.y * l.block.z), b.warp_count = (b.count + 31) / 32, b.body = l.body, b.data = l.data;
   want_threads(b.count);

@@ -1,5 +1,6 @@
 // Device memory: host memory of exactly the bytes asked for, filled with NaN; a canary behind it is looked at after every launch.
 #include <cstdlib>
+#include <iterator>
 #include <map>
 #include <mutex>
 #include <stdexcept>
@@ -12,8 +13,12 @@ namespace {
 constexpr std::size_t kAlignment = 256, kCanary = 256 ASAN(*0);  // ASan sees steps outside by itself
 
 std::mutex mutex;
-std::map<char*, std::size_t>& pieces() {
-  static auto& live = *new std::map<char*, std::size_t>;  // outlives every tensor, static ones too
+struct Piece {
+  std::size_t bytes;
+  int device;  // −1: the host's
+};
+std::map<char*, Piece>& pieces() {
+  static auto& live = *new std::map<char*, Piece>;  // outlives every tensor, static ones too
   return live;
 }
 
@@ -28,20 +33,31 @@ bool intact(const char* piece, std::size_t bytes) {
 
 void shim::check_memory_behind() {
   const std::lock_guard lock(mutex);
-  for (const auto& [piece, bytes] : pieces()) {
-    if (intact(piece, bytes)) continue;
-    std::memset(piece + bytes, 0xff, kCanary);
-    throw std::runtime_error(std::string(kernel_name) + ": wrote behind a piece of " + std::to_string(bytes) + " bytes of device memory");
+  for (const auto& [piece, what] : pieces()) {
+    if (intact(piece, what.bytes)) continue;
+    std::memset(piece + what.bytes, 0xff, kCanary);
+    throw std::runtime_error(std::string(kernel_name) + ": wrote behind a piece of " + std::to_string(what.bytes) +
+                             " bytes of device memory");
   }
 }
 
-cudaError_t cudaMalloc(void** p, std::size_t bytes) {
+int shim::device_of(const void* memory, std::size_t bytes) {
+  const std::lock_guard lock(mutex);
+  const auto behind = pieces().upper_bound(const_cast<char*>(static_cast<const char*>(memory)));
+  if (behind == pieces().begin()) return -1;
+  const auto& [begin, what] = *std::prev(behind);
+  return static_cast<const char*>(memory) + bytes <= begin + what.bytes ? what.device : -1;
+}
+
+static cudaError_t allocate(void** p, std::size_t bytes, int device) {
   if (posix_memalign(p, kAlignment, bytes + kCanary + (bytes + kCanary == 0))) return cudaErrorMemoryAllocation;
   std::memset(*p, 0xff, bytes + kCanary);
   const std::lock_guard lock(mutex);
-  pieces()[static_cast<char*>(*p)] = bytes;
+  pieces()[static_cast<char*>(*p)] = {bytes, device};
   return cudaSuccess;
 }
+cudaError_t cudaMalloc(void** p, std::size_t bytes) { return allocate(p, bytes, shim::current_device); }
+cudaError_t cudaHostAlloc(void** p, std::size_t bytes, unsigned) { return allocate(p, bytes, -1); }
 
 cudaError_t cudaFree(void* p) {
   const std::lock_guard lock(mutex);
@@ -62,6 +78,8 @@ const char* cudaGetErrorString(cudaError_t e) {
       return "invalid configuration argument";
     case cudaErrorInvalidDevice:
       return "invalid device ordinal";
+    case cudaErrorNotReady:
+      return "device not ready";
   }
   return "unknown error";
 }

@@ -1,9 +1,12 @@
 // What stands behind the twins of CUDA's headers: every CUDA thread is a fiber, a block's fibers take turns on one OS thread, blocks run
 // one after another. Shared and device memory start as NaN; mistakes that a GPU may forgive are errors here, named by kernel and line.
 #pragma once
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <functional>
+#include <memory>
 #include <source_location>
 #include <string>
 
@@ -26,10 +29,12 @@ enum class WarpOp { syncwarp, shuffle, ballot, mma, ldmatrix, wgmma };
 struct Stats {  // since somebody last cleared it; ldmatrix_extra counts shared-memory wavefronts beyond one per 8x8 matrix (bank conflicts)
   long long blocks, switches, mma, ldmatrix, ldmatrix_extra, barriers;
 };
-inline Stats stats{};
+inline constinit thread_local Stats stats{};
 inline Order order = Order::forward;
 inline int compute_major = 8;          // of the device; 9: Hopper's path can be chosen
 inline int shared_limit = 163 * 1024;  // opt-in dynamic shared memory of one block: 163 KiB on sm_80, 227 on sm_90
+inline int device_count = 1;
+inline constinit thread_local int current_device = 0;
 inline thread_local const char* kernel_name = "kernel";
 inline constinit thread_local int lane_index = 0;
 
@@ -45,6 +50,17 @@ Slot& collective(WarpOp op, const void* in, std::size_t bytes, void (*all)(Slot&
 void block_barrier(Site site);
 inline int lane() { return lane_index; }
 [[noreturn]] void fail(std::string&& what);  // ends the launch: throws std::runtime_error from it
+
+// A thread's stream does everything at once, but for collectives, which wait for other ranks: they are done when the stream is used again.
+void ask_of_stream(std::function<void()>&& work);
+std::shared_ptr<std::atomic<bool>> last_asked();  // whether what was asked for so far is done; null: it is
+void run_stream();
+inline constinit thread_local bool stream_waits = false;
+inline void use_stream() {
+  if (stream_waits) run_stream();
+}
+
+int device_of(const void* memory, std::size_t bytes);  // which owns all of it; −1: none does
 
 void* dynamic_shared();
 void copy_async(void* to, const void* from, std::size_t bytes_from);  // 16 bytes, rest zero; NaN until the wait

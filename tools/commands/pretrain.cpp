@@ -27,13 +27,18 @@ struct Flags {
   bool resume = false, seed_given = false;
 };
 
+Options options_of(const Flags& f) {
+  Options o = f.config.empty() ? parse_options("", f.set) : read_options(f.config, f.set);
+  if (f.common.device != "auto") o.train.device = f.common.device;
+  if (f.common.precision != "auto") o.train.precision = f.common.precision;
+  if (f.seed_given) o.train.seed = static_cast<std::int64_t>(f.common.seed);
+  if (f.common.threads > 0) o.train.threads = f.common.threads;
+  return o;
+}
+
 void run_here(const Flags& f, Communicator& ranks, const std::function<void(const Options&)>& configured) {
   PretrainSetup setup;
-  setup.options = f.config.empty() ? parse_options("", f.set) : read_options(f.config, f.set);
-  if (f.common.device != "auto") setup.options.train.device = f.common.device;
-  if (f.common.precision != "auto") setup.options.train.precision = f.common.precision;
-  if (f.seed_given) setup.options.train.seed = static_cast<std::int64_t>(f.common.seed);
-  if (f.common.threads > 0) setup.options.train.threads = f.common.threads;
+  setup.options = options_of(f);
   configured(setup.options);
   Common common = f.common;
   const int rank = ranks.rank();
@@ -41,15 +46,22 @@ void run_here(const Flags& f, Communicator& ranks, const std::function<void(cons
   common.device = setup.options.train.device, common.threads = static_cast<int>(setup.options.train.threads);
   if (common.threads == 0 && ranks.size() > 1) common.threads = threads_of_a_rank(std::getenv, omp_get_num_procs());
   begin(common);
-  if (queue_of(common).device != Device::cpu && ranks.size() > 1)
-    throw UsageError("train.device: several ranks run on CPUs only so far; set train.device = \"cpu\", or run one rank");
+  if (ranks.size() == 1) {
+    queue_of(common);
+  } else {
+    setup.queue = queue_of_rank(setup.options.train.device, std::getenv);
+    require_one_kind_of_device(ranks, *setup.queue);
+  }
   setup.run = f.run, setup.resume = f.resume ? Resume::yes : Resume::no;
   setup.say = [&](const std::string& line) { say(common, line); };
   setup.warn = [rank](const std::string& line) {
     if (rank == 0) warn(line);
   };
   if (common.quiet) setup.progress = Progress::Show::nothing;
-  const PretrainOutcome outcome = pretrain(setup, ranks);
+  const bool on_gpus = setup.queue && setup.queue->device != Device::cpu;
+  std::unique_ptr<Communicator> gpus = on_gpus ? comm_nccl(ranks, {*setup.queue}) : nullptr;
+  const PretrainOutcome outcome = pretrain(setup, gpus ? *gpus : ranks);
+  gpus.reset();
   if (rank != 0) return;
   std::error_code unknown;
   if (outcome.steps > 0 || !std::filesystem::exists(f.run / "report.html", unknown)) report::write_run_report(f.run, f.run / "report.html");
@@ -103,7 +115,8 @@ void run_alone(const Flags& f, Communicator& alone) {
 }
 
 void run_pretrain(const Flags& f) {
-  auto ranks = launcher(std::getenv) == Launcher::mpi ? comm_mpi() : comm_alone();
+  if (launcher(std::getenv) == Launcher::torchrun) queue_of_rank(options_of(f).train.device, std::getenv);  // before they meet for nothing
+  auto ranks = launched_ranks(std::getenv);
   if (ranks->size() > 1) return run_watched(f, std::move(ranks));
   run_alone(f, *ranks);
 }
