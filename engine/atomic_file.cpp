@@ -13,7 +13,9 @@
 #include <charconv>
 #include <cstdio>
 #include <cstring>
+#include <fstream>
 #include <memory>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -173,7 +175,15 @@ pid_t process_of(const std::string& name, std::string_view wanted) {
   return 0;
 }
 
-bool is_gone(pid_t pid) { return pid != ::getpid() && ::kill(pid, 0) != 0 && errno == ESRCH; }
+// Also when it is dead and nobody has asked for its exit code yet, as after a launcher that was in a hurry.
+bool is_gone(pid_t pid) {
+  if (pid == ::getpid()) return false;
+  if (::kill(pid, 0) != 0) return errno == ESRCH;
+  std::string stat;
+  std::getline(std::ifstream(fmt::format("/proc/{}/stat", pid)), stat);
+  const std::size_t name_end = stat.rfind(") ");
+  return name_end != std::string::npos && (stat[name_end + 2] == 'Z' || stat[name_end + 2] == 'X');
+}
 
 }  // namespace
 

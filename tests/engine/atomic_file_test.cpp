@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <csignal>
@@ -192,6 +193,25 @@ TEST(AtomicFolder, RefusesATargetThatAppearsMeanwhileAndAFileInItsPlace) {
     message_of<UsageError>([&] { model.commit(); });
   }
   EXPECT_EQ(names_in(folder.path()), (std::set<std::string>{"file", "model"}));
+}
+
+TEST(Leftovers, OfProcessesThatAreGoneAreRemovedAlsoWhereNobodyHasBuriedThem) {
+  const TemporaryFolder folder;
+  const pid_t dead = ::fork();
+  if (dead == 0) ::_exit(0);
+  const pid_t living = ::fork();
+  if (living == 0) {
+    for (;;) ::pause();
+  }
+  siginfo_t info;
+  ASSERT_EQ(::waitid(P_PID, static_cast<id_t>(dead), &info, WEXITED | WNOWAIT), 0);  // it stays a zombie
+  const std::string of_living = "model.partial-" + std::to_string(living);
+  write_file(folder / ("model.partial-" + std::to_string(dead)), "x");
+  write_file(folder / of_living, "x");
+  remove_leftovers(folder.path());
+  EXPECT_EQ(names_in(folder.path()), std::set<std::string>{of_living});
+  ::kill(living, SIGKILL);
+  ::waitpid(living, nullptr, 0), ::waitpid(dead, nullptr, 0);
 }
 
 TEST(Sha256, MatchesThePublishedVectors) {
