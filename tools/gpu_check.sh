@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # On a machine with a GPU: every case on CUDA against the CPU, lane maps, compute-sanitizer, one training run on both devices, all timings.
 # usage: gpu_check.sh [OUT] [CHECK…]      default OUT: gpu-check, and every check; inside a bundle (tools/bundle.sh) or a build tree. Ends with
-# OUT/summary.txt and .json. Checks: cases portable_cases memcheck racecheck training kernels_bf16 portable_kernels steps rates pytorch pytorch_steps
+# OUT/summary.txt and .json. Checks: cases portable_cases memcheck racecheck training ranks kernels_bf16 portable_kernels steps rates pytorch pytorch_steps
 set -uo pipefail
 case "${1-}" in
   -h | --help) sed -n '2,4s/^# //p' "$0"; exit 0 ;;
@@ -71,13 +71,39 @@ training() {
   [[ -f $corpus ]] || { echo "no $corpus (a bundle has one)"; return 3; }
   for device in cpu cuda; do
     rm -rf "$out/run-$device"
-    "$bin/langcell" pretrain --run "$out/run-$device" --device "$device" --precision fp32 --quiet --set "data.corpus=[\"$corpus\"]" \
-      --set 'model.preset="tiny"' --set train.batch_size=16 --set stage1.steps=10 --set stage2.steps=20 --set train.log_every=1 \
-      --set validate.every=0 || return 1
+    small_run "$out/run-$device" "$device" || return 1
   done
-  paste <(losses "$out/run-cpu") <(losses "$out/run-cuda") | awk '
-    { d = $1 > $2 ? $1 - $2 : $2 - $1; r = d / $1; if (r > most) most = r; printf "step %d: cpu %s, cuda %s, relative difference %.2g\n", NR, $1, $2, r }
-    END { printf "%d steps, largest relative difference %.2g\n", NR, most; exit !(NR == 30 && most < 2e-3) }'
+  compare_losses cpu cuda 2e-3
+}
+small_run() { # FOLDER DEVICE
+  "$bin/langcell" pretrain --run "$1" --device "$2" --precision fp32 --quiet --set "data.corpus=[\"$data/small.h5\"]" \
+    --set 'model.preset="tiny"' --set train.batch_size=16 --set stage1.steps=10 --set stage2.steps=20 --set train.log_every=1 \
+    --set validate.every=0
+}
+compare_losses() { # RUN RUN TOLERANCE
+  paste <(losses "$out/run-$1") <(losses "$out/run-$2") | awk -v a="$1" -v b="$2" -v tolerance="$3" '
+    { d = $1 > $2 ? $1 - $2 : $2 - $1; r = d / $1; if (r > most) most = r; printf "step %d: %s %s, %s %s, relative difference %.2g\n", NR, a, $1, b, $2, r }
+    END { printf "%d steps, largest relative difference %.2g\n", NR, most; exit !(NR == 30 && most < tolerance) }'
+}
+
+# Two GPUs, found by NCCL as torchrun would start them: the losses of one, and twice the same bits.
+ranks() {
+  local again rank pids gpus
+  gpus=$("$bin/langcell" info | grep -c 'cuda:[0-9]')
+  ((gpus >= 2)) || { echo "this machine has one GPU"; return 3; }
+  [[ -f $data/small.h5 ]] || { echo "no $data/small.h5 (a bundle has one)"; return 3; }
+  for again in cuda ranks ranks-again; do
+    rm -rf "$out/run-$again"
+    pids=()
+    for rank in 0 1; do
+      [[ $again != cuda || $rank == 0 ]] || continue
+      RANK=$rank LOCAL_RANK=$rank WORLD_SIZE=$([[ $again == cuda ]] && echo 1 || echo 2) MASTER_ADDR=127.0.0.1 MASTER_PORT=29400 \
+        small_run "$out/run-$again" cuda &
+      pids+=($!)
+    done
+    for rank in "${pids[@]}"; do wait "$rank" || return 1; done
+  done
+  cmp "$out"/run-ranks{,-again}/model/cell_bert/model.safetensors && compare_losses cuda ranks 2e-3
 }
 losses() { grep -o '"loss":[0-9.eE+-]*' "$1/train.jsonl" | cut -d: -f2; }
 
@@ -114,7 +140,7 @@ peer_steps() {
     python3 "$peers/torch_step.py" "$data/lengths.h5" $flags --form sdpa --dropout 0.02 --compile --json "$out/torch-best-dropout.json" &&
     python3 "$peers/torch_step.py" "$data/lengths.h5" $flags --form sdpa --compile --json "$out/torch-best.json"
 }
-export -f cases portable sanitizer training losses steps rates with_torch peers peer_steps
+export -f cases portable sanitizer training small_run compare_losses ranks losses steps rates with_torch peers peer_steps
 export out bin data tests kernels step peers
 
 run cases 150 bash -c cases
@@ -122,6 +148,7 @@ run portable_cases 60 bash -c 'portable cases'
 run memcheck 90 bash -c 'sanitizer memcheck'
 run racecheck 90 bash -c 'sanitizer racecheck'
 run training 60 bash -c training
+run ranks 90 bash -c ranks
 run kernels_bf16 90 "$kernels" --device cuda --bf16 --cold --json "$out/kernels.json"
 run portable_kernels 30 bash -c 'portable kernels'
 run steps 90 bash -c steps
@@ -148,7 +175,7 @@ version=$(cat "$here/version" 2>/dev/null || git -C "$here" rev-parse HEAD 2>/de
   for i in "${!names[@]}"; do printf '%-22s exit %s, %s s\n' "${names[i]}" "${codes[i]}" "${times[i]}"; done
   echo
   tail -n 2 "$out/cases.log"
-  tail -n 1 "$out/training.log"
+  tail -qn 1 "$out"/{training,ranks}.log
   cat "$out"/{kernels_bf16,portable_kernels,steps,rates,pytorch,pytorch_steps}.log
 } >"$out/summary.txt" 2>/dev/null
 echo "gpu_check: $out/summary.txt, $out/summary.json; $SECONDS s"

@@ -11,6 +11,8 @@
 #include <deque>
 #include <exception>
 #include <functional>
+#include <future>
+#include <memory>
 #include <mutex>
 #include <thread>
 #include <utility>
@@ -32,6 +34,17 @@ bool is_well(ncclResult_t result) { return result == ncclSuccess || result == nc
 
 void check(cudaError_t error) {
   if (error != cudaSuccess) throw ResourceError(fmt::format("ranks on GPUs: CUDA: {}", cudaGetErrorString(error)));
+}
+
+// ncclCommAbort has been seen to hang: it gets its time and no more. False when it took longer.
+bool abort_in_time(const NcclLibrary& nccl, ncclComm_t comm) {
+  auto done = std::make_shared<std::promise<void>>();
+  std::future<void> ended = done->get_future();
+  std::thread([&nccl, comm, done] {
+    nccl.abort(comm);
+    done->set_value();
+  }).detach();
+  return ended.wait_for(kGoodbye) == std::future_status::ready;
 }
 
 class Nccl final : public Communicator {
@@ -120,7 +133,7 @@ Nccl::~Nccl() {
     while (state() == ncclInProgress && Clock::now() - start < kGoodbye) std::this_thread::sleep_for(kAgain);
     if (state() == ncclSuccess) nccl_.destroy(std::exchange(comm_, nullptr));
   }
-  if (comm_) nccl_.abort(comm_);
+  if (comm_) abort_in_time(nccl_, comm_);
   for (const Asked& a : asked_) cudaEventDestroy(a.done);
   for (const cudaEvent_t e : events_) cudaEventDestroy(e);
 }
@@ -152,7 +165,9 @@ void Nccl::finish_call(const char* what, ncclResult_t result) {
 
 void Nccl::give_up(const std::string& reason) {
   broken_ = reason;
-  if (comm_) nccl_.abort(std::exchange(comm_, nullptr));
+  if (!comm_ || abort_in_time(nccl_, std::exchange(comm_, nullptr))) return;
+  fmt::print(stderr, "langcell: rank {}: error: {}, and the GPU does not come back\n", rank(), reason);
+  host_.abort(PeerError("").exit_code());
 }
 
 void Nccl::require_whole() {

@@ -9,6 +9,7 @@
 #include "engine/launch.h"
 #include "engine/tensor.h"
 #include "tests/cuda/on_gpus.h"
+#include "tests/shim/nccl.h"
 
 namespace lc::test {
 namespace {
@@ -151,6 +152,19 @@ TEST(CommNccl, ARankThatNeverComesIsGivenUp) {
         t.to_host<float>();
       },
       1);
+}
+TEST(CommNccl, ARankThatDoesNotStartIsGivenUp) {
+  std::string said;
+  on_ranks(2, [&](Communicator& host) {
+    ncclUniqueId id{};
+    if (host.rank() == 1) return host.broadcast(std::as_writable_bytes(std::span(&id, 1)), 0);  // and no more
+    try {
+      comm_nccl(host, {.queue = {Device::cuda, 0}, .patience_s = 0.2});
+    } catch (const PeerError& e) {
+      said = e.what();
+    }
+  });
+  EXPECT_NE(said.find("start: other ranks did not answer"), std::string::npos) << said;
 }
 TEST(CommNccl, TwoRanksOnOneGpuAreRefusedWithAdvice) {
   try {

@@ -1,6 +1,7 @@
 // Where work goes by name, in a program without CUDA kernels.
 #include <gtest/gtest.h>
 
+#include "engine/comm.h"
 #include "engine/errors.h"
 #include "engine/memory.h"
 #include "tests/support/expect_error.h"
@@ -20,6 +21,12 @@ TEST(device, cuda_says_why_it_cannot_and_what_to_do) {
     EXPECT_TRUE(holds(text, "this build has no CUDA"));
     EXPECT_TRUE(holds(text, "--device cpu"));
   }
+}
+
+TEST(device, ranks_on_gpus_say_what_they_lack) {
+  const auto host = comm_alone();
+  const std::string text = message_of<UsageError>([&] { comm_nccl(*host, {.queue = {Device::cuda}}); });
+  EXPECT_TRUE(holds(text, "this build has no NCCL") && holds(text, "run one rank")) << text;
 }
 
 TEST(device, other_names_are_refused_with_the_key_they_came_from) {

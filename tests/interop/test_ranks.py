@@ -358,12 +358,21 @@ def test_one_task_of_a_launcher_runs_without_mpi(binary, corpus, alone, tmp_path
     ("variables", "advice"),
     [
         ({"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}, "mpirun"),
+        ({"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "MASTER_ADDR": "localhost", "MASTER_PORT": "29500"}, "mpirun"),
         ({"SLURM_STEP_NUM_TASKS": "2", "SLURM_PROCID": "0"}, "--mpi=pmix"),
         ({"PMI_SIZE": "2", "PMI_RANK": "0"}, "Open MPI"),
     ],
 )
 def test_launchers_whose_ranks_cannot_meet_are_refused(binary, corpus, tmp_path, variables, advice):  # noqa: F811
-    done = subprocess.run(rank_command(binary, corpus, tmp_path / "run"), env=os.environ | variables, capture_output=True, text=True)
+    command = rank_command(binary, corpus, tmp_path / "run", "--device", "cpu")
+    done = subprocess.run(command, env=os.environ | variables, capture_output=True, text=True, timeout=30)
     assert done.returncode == 2, done.stderr
     assert advice in done.stderr
     assert not (tmp_path / "run").exists()
+
+
+def test_ranks_on_gpus_want_gpus(binary, corpus, tmp_path):  # noqa: F811
+    if "cuda:0" in subprocess.run([str(binary), "info"], capture_output=True, text=True).stdout:
+        pytest.skip("this machine has a GPU")
+    said = train(2, binary, corpus, tmp_path / "run", "--device", "cuda", code=5)
+    assert "device cuda: " in said and "use --device cpu" in said
