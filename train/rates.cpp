@@ -119,7 +119,10 @@ StageTime time_of(const StagePlan& stage, const Machine& machine) {
   const Rates& rates = machine.stage[stage.stage - 1];
   StageTime time;
   for (const ProfileRow& row : stage.work) {
-    if (const auto rate = rates.of.find({row.name, row.direction}); rate != rates.of.end()) time.compute_s += rate->second.seconds(row);
+    const auto rate = rates.of.find({row.name, row.direction});
+    ProfileRow& timed = time.operators.emplace_back(row);
+    timed.seconds = rate == rates.of.end() ? 0 : rate->second.seconds(row);
+    time.compute_s += timed.seconds;
   }
   time.compute_s += rates.per_token_s * stage.tokens;
   if (machine.link_bytes_per_s > 0)

@@ -38,6 +38,7 @@ Machine measure_machine(const Options& options, Dataset& data, const Queue& queu
 
 struct StageTime {                                      // of a step, seconds
   double compute_s = 0, gradients_s = 0, gather_s = 0;  // nothing of the communication is hidden
+  std::vector<ProfileRow> operators;                    // of compute_s, with their seconds
   double step_s() const { return compute_s + gradients_s + gather_s; }
 };
 StageTime time_of(const StagePlan& stage, const Machine& machine);

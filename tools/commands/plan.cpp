@@ -117,6 +117,14 @@ Json json_of(const Planned& p) {
       stage["compute_s"] = t.compute_s, stage["communication_s"] = t.gradients_s + t.gather_s, stage["step_s"] = t.step_s();
       stage["samples_per_s"] = static_cast<double>(p.options.train.batch_size) / t.step_s();
       stage["flops_per_s_per_rank"] = s.flops() / t.step_s();
+      for (const ProfileRow& row : t.operators) {
+        stage["operators"].push_back({{"name", row.name},
+                                      {"pass", row.direction == Direction::forward ? "forward" : "backward"},
+                                      {"calls", row.calls},
+                                      {"flops", row.flops},
+                                      {"bytes", row.bytes},
+                                      {"seconds", row.seconds}});
+      }
       stage["seconds"] = t.step_s() * static_cast<double>(s.steps);
       seconds += t.step_s() * static_cast<double>(s.steps);
     }
