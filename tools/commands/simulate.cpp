@@ -128,6 +128,7 @@ void print_result(const SimulatedCounts& simulated, const SimulateOptions& optio
 // Cells [begin, end) to one corpus; returns its tokens.
 std::uint64_t write_corpus(const std::filesystem::path& path, const SimulatedTokens& simulated, CorpusSetup setup,
                            const SimulateOptions& options, std::pair<std::uint64_t, std::uint64_t> range) {
+  const auto most = static_cast<size_t>(setup.max_genes);
   CorpusWriter writer(path, std::move(setup));
   std::uint64_t tokens = 0;
   std::vector<std::vector<std::int32_t>> block(kBlockOfTokens);
@@ -139,7 +140,7 @@ std::uint64_t write_corpus(const std::filesystem::path& path, const SimulatedTok
       const std::uint64_t cell = begin + static_cast<std::uint64_t>(i);
       const std::string donor[] = {fmt::format("donor{}", simulated.donor(cell) + 1)};
       writer.append({fmt::format("cell{:09}-{}", cell + 1, donor[0]), block[static_cast<size_t>(i)], simulated.type(cell), donor});
-      tokens += block[static_cast<size_t>(i)].size();
+      tokens += std::min(block[static_cast<size_t>(i)].size(), most);
     }
     say(options.common, fmt::format("simulated {} of {} cells", begin + static_cast<std::uint64_t>(count), options.cells));
   }
