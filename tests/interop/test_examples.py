@@ -27,6 +27,16 @@ def steps_of(run):
     return [json.loads(line)["step"] for line in (run / "train.jsonl").read_text().splitlines()]
 
 
+def stop_after_four_steps(script, run):
+    """SIGUSR1 to the launcher that `script` has started."""
+    log = run / "train.jsonl"
+    while not (log.exists() and len(log.read_text().splitlines()) >= 4):
+        assert script.poll() is None
+        time.sleep(0.02)
+    launcher = subprocess.run(["pgrep", "-P", str(script.pid), "mpirun"], capture_output=True, text=True, check=True)
+    os.kill(int(launcher.stdout.split()[0]), signal.SIGUSR1)
+
+
 def stand_in(folder, name, text):
     folder.mkdir(exist_ok=True)
     (folder / name).write_text("#!/bin/bash\n" + text)
@@ -37,12 +47,7 @@ def test_mpirun_trains_and_says_what_a_stop_means(words, tmp_path):
     more, environment = words
     script = [str(EXAMPLES / "mpirun.sh"), "2", *more]
     stopped = subprocess.Popen(script, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True)
-    log = tmp_path / "run" / "train.jsonl"
-    while not (log.exists() and len(log.read_text().splitlines()) >= 4):
-        assert stopped.poll() is None
-        time.sleep(0.02)
-    launcher = subprocess.run(["pgrep", "-P", str(stopped.pid), "mpirun"], capture_output=True, text=True, check=True)
-    os.kill(int(launcher.stdout.split()[0]), signal.SIGUSR1)
+    stop_after_four_steps(stopped, tmp_path / "run")
     _, said = stopped.communicate(timeout=60)
     assert stopped.returncode == 75, said
     assert "the same command goes on" in said
@@ -67,12 +72,7 @@ def test_slurm_puts_a_stopped_job_back_into_the_queue(words, tmp_path):
     environment = environment | {"PATH": f"{bin_}:{os.environ['PATH']}", "SLURM_JOB_ID": "77"}
     script = ["bash", str(EXAMPLES / "slurm.sbatch"), *more]
     job = subprocess.Popen(script, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    log = tmp_path / "run" / "train.jsonl"
-    while not (log.exists() and len(log.read_text().splitlines()) >= 4):
-        assert job.poll() is None
-        time.sleep(0.02)
-    steps = subprocess.run(["pgrep", "-P", str(job.pid), "mpirun"], capture_output=True, text=True, check=True)
-    os.kill(int(steps.stdout.split()[0]), signal.SIGUSR1)
+    stop_after_four_steps(job, tmp_path / "run")
     said, errors = job.communicate(timeout=60)
     assert job.returncode == 75, said + errors
     assert "back into the queue (restart 1)" in said

@@ -6,6 +6,7 @@
 
 #include <cstdlib>
 #include <functional>
+#include <limits>
 #include <memory>
 #include <nlohmann/json.hpp>
 
@@ -59,7 +60,9 @@ void run_here(const Flags& f, Communicator& ranks, const std::function<void(cons
   };
   if (common.quiet) setup.progress = Progress::Show::nothing;
   const bool on_gpus = setup.queue && setup.queue->device != Device::cpu;
-  std::unique_ptr<Communicator> gpus = on_gpus ? comm_nccl(ranks, {*setup.queue}) : nullptr;
+  const double timeout = setup.options.ranks.timeout_s;  // what the watch allows a rank, NCCL is allowed too
+  const double patience = timeout > 0 ? timeout : std::numeric_limits<double>::infinity();
+  std::unique_ptr<Communicator> gpus = on_gpus ? comm_nccl(ranks, {*setup.queue, patience}) : nullptr;
   const PretrainOutcome outcome = pretrain(setup, gpus ? *gpus : ranks);
   gpus.reset();
   if (rank != 0) return;
