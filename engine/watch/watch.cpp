@@ -115,7 +115,10 @@ void Watch::watch() {
       for (Line& line : lines_) line.send({.word = Word::goodbye, .rank = rank_});
       goodbye = true;
     }
-    if (done_ && (failing_ || silent_ || all_have_left())) break;
+    if (done_ && (failing_ || silent_ || all_have_left())) {
+      if (silent_) tell_standing();  // where it stood is told, what became of it is for the others to find out
+      break;
+    }
     lock.unlock();
     wait_for_words();
     lock.lock();
@@ -206,6 +209,10 @@ void Watch::tell_own_failure() {
 void Watch::beat(Clock::time_point now) {
   if (now - beaten_ < beat_of(limits_) * 9 / 10) return;
   beaten_ = now;
+  tell_standing();
+}
+
+void Watch::tell_standing() {
   for (Line& line : lines_) line.send({.word = Word::beat, .rank = rank_, .standing = standing_});
 }
 

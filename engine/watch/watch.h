@@ -80,6 +80,7 @@ class Watch {
   void take(const Message& message, Peer& from);
   void tell_own_failure();
   void beat(Clock::time_point now);
+  void tell_standing();
   void judge_silence(Clock::time_point now);
   void judge_slowness(Clock::time_point now);
   int teller() const;
