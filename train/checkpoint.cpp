@@ -37,16 +37,12 @@ std::vector<Named> checkpoints_in(const fs::path& folder) {
   return found;
 }
 
-void write_moments(const fs::path& path, const CheckpointContents& c) {
-  const Parameters& parameters = c.model.parameters();
+void write_moments(const fs::path& path, const CheckpointContents& c, const ParameterSnapshot& numbers) {
   std::vector<TensorToStore> tensors;
-  std::vector<HostNumbers> held;
-  for (const NamedParameter& p : parameters.named()) {
+  for (const NamedParameter& p : c.model.parameters().named()) {
     if (!in_parts(p, c.parts)) continue;
-    for (const auto& [name, at] : {std::pair{"moment1.", parameters.moment1(p)}, {"moment2.", parameters.moment2(p)}}) {
-      held.push_back(parameters.numbers(at, p));
-      tensors.push_back({name + p.name, StoredType::f32, stored_shape(p.shape), std::as_bytes(held.back().values)});
-    }
+    for (const auto& [name, moment] : {std::pair{"moment1.", numbers.moment1(p)}, {"moment2.", numbers.moment2(p)}})
+      tensors.push_back({name + p.name, StoredType::f32, stored_shape(p.shape), std::as_bytes(moment)});
   }
   write_safetensors(path, std::move(tensors));
 }
@@ -65,20 +61,23 @@ void write_state(const fs::path& path, const TrainerState& s) {
 
 std::string checkpoint_name(int stage, std::int64_t step) { return fmt::format("stage{}-step-{:08}", stage, step); }
 
-fs::path write_checkpoint(const fs::path& checkpoints, const CheckpointContents& contents, std::int64_t keep) {
+fs::path write_checkpoint(const fs::path& checkpoints, const CheckpointContents& contents, const ParameterSnapshot& numbers,
+                          std::int64_t keep) {
   std::error_code failure;
   fs::create_directories(checkpoints, failure);  // what goes wrong is said by what is written there
   const fs::path path = checkpoints / checkpoint_name(contents.state.stage, contents.state.step);
   AtomicFolder folder(path, Existing::replace);
   const fs::path& partial = folder.partial_path();
-  write_model(partial, contents.model, contents.facts, contents.parts);
+  write_model(partial, contents.model, contents.facts, contents.parts, [&](const NamedParameter& p) {
+    return HostNumbers{numbers.master(p), {}};
+  });
   fs::create_directory(partial / "trainer", failure);
   write_state(partial / "trainer" / "state.json", contents.state);
-  write_moments(partial / "trainer" / "moments.safetensors", contents);
+  write_moments(partial / "trainer" / "moments.safetensors", contents, numbers);
   write_file(partial / "trainer" / "config.resolved.toml", contents.config);
   write_manifest(partial);
   folder.commit();
-  verify_manifest(path, read_manifest(path), Verify::sizes);
+  verify_manifest(path, read_manifest(path), Verify::hashes);
   const std::vector<Named> all = checkpoints_in(checkpoints);
   for (std::size_t i = static_cast<std::size_t>(std::max<std::int64_t>(keep, 1)); i < all.size(); ++i) {
     if (all[i].path != path) fs::remove_all(all[i].path, failure);

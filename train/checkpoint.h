@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/snapshot.h"
 #include "models/langcell/model_folder.h"
 
 namespace lc {
@@ -29,8 +30,10 @@ struct CheckpointContents {
 
 std::string checkpoint_name(int stage, std::int64_t step);  // stage2-step-00000500
 
-// Writes, syncs, reads the sizes again, and only then removes all but the newest `keep` checkpoints. Returns its path.
-std::filesystem::path write_checkpoint(const std::filesystem::path& checkpoints, const CheckpointContents& contents, std::int64_t keep);
+// Writes the numbers of the snapshot, syncs, reads and hashes them again, and only then removes all but the newest `keep` checkpoints.
+// Returns its path.
+std::filesystem::path write_checkpoint(const std::filesystem::path& checkpoints, const CheckpointContents& contents,
+                                       const ParameterSnapshot& numbers, std::int64_t keep);
 
 struct FoundCheckpoint {
   std::optional<std::filesystem::path> path;  // the newest that is complete

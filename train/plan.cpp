@@ -5,6 +5,7 @@
 
 #include "engine/comm.h"
 #include "engine/memory.h"
+#include "engine/snapshot.h"
 #include "train/order.h"
 #include "train/stage.h"
 #include "train/start_model.h"
@@ -40,6 +41,8 @@ class Walk {
     RunPlan plan;
     for (const NamedParameter& p : model().parameters().named()) plan.parameters += p.shape.count();
     plan.parameter_bytes = memory_use(queue_).in_use;
+    plan.snapshot_bytes = ParameterSnapshot::bytes(model().parameters());
+    snapshot_.reserve(model().parameters());
     for (const int stage : {1, 2}) {
       if (options_.stage(stage).runs()) plan.stages.push_back(walk_stage(stage));
     }
@@ -121,6 +124,7 @@ class Walk {
   const PlanFor what_;
   const Queue queue_;
   StartModel start_;
+  ParameterSnapshot snapshot_;
   std::function<std::int64_t(std::int64_t)> length_;
 };
 

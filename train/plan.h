@@ -25,6 +25,7 @@ struct StagePlan {
 struct RunPlan {
   std::int64_t parameters = 0;
   std::size_t parameter_bytes = 0;  // weights, gradients, moments and the low-precision copy
+  std::size_t snapshot_bytes = 0;   // of rank 0 on the host: what checkpoints are written from; on the CPU a part of every peak
   std::vector<StagePlan> stages;    // those that run
 };
 

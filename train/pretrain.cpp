@@ -14,7 +14,7 @@
 #include "engine/folder_lock.h"
 #include "engine/machine.h"
 #include "engine/memory.h"
-#include "train/checkpoint.h"
+#include "train/checkpoint_writer.h"
 #include "train/exits.h"
 #include "train/schedule.h"
 #include "train/stage.h"
@@ -70,7 +70,8 @@ class Run {
   bool text_loaded_ = false, cell_loaded_ = false;
   Samples held_out_;
   TrainerState start_{1, 0, 0, 1};
-  std::unique_ptr<FolderLock> lock_;  // of the run folder
+  std::unique_ptr<FolderLock> lock_;               // of the run folder
+  std::unique_ptr<CheckpointWriter> checkpoints_;  // of rank 0
   std::unique_ptr<TrainLog> log_;
   std::unique_ptr<Progress> progress_;
   std::int64_t done_ = 0, done_before_ = 0, stage_steps_[2] = {};
@@ -160,6 +161,8 @@ void Run::create_folder() {
   cut_log(setup_.run / "train.jsonl", found.path ? start_.stage : 0, found.path ? start_.step : 0);
   write_file(setup_.run / "config.resolved.toml", to_toml(options_));
   write_manifest_json();
+  checkpoints_ = std::make_unique<CheckpointWriter>(setup_.run / "checkpoints", options_.checkpoint.keep);
+  checkpoints_->reserve(*model_);
   log_ = std::make_unique<TrainLog>(setup_.run / "train.jsonl", options_.train.tensorboard ? setup_.run / "tensorboard" : fs::path());
 }
 
@@ -227,7 +230,7 @@ LangCell::Parts Run::trained_parts(int stage) const {
 void Run::checkpoint(int stage, std::int64_t step) {
   if (!writes()) return;
   const TrainerState state{stage, step, static_cast<std::uint64_t>(options_.train.seed), ranks_.size()};
-  write_checkpoint(setup_.run / "checkpoints", {*model_, facts_, state, to_toml(options_), trained_parts(stage)}, options_.checkpoint.keep);
+  checkpoints_->begin({*model_, facts_, state, to_toml(options_), trained_parts(stage)});
 }
 
 StepRecord Run::record(int stage, std::int64_t step, const StepResult& r, double lr, double step_seconds) const {
@@ -318,6 +321,7 @@ void Run::run_stage(int stage) {
     }
     const bool saves = asked || last || is_due(options_.checkpoint.every, n);
     if (saves) checkpoint(stage, n + 1);
+    if (checkpoints_) asked || last ? checkpoints_->wait() : checkpoints_->check();
     // Nobody leaves while rank 0 writes: a launcher may end what is left. Nor is the wait for it a part of the next step.
     if (validates || saves) ranks_.barrier();
     if (asked) {

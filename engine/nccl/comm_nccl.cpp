@@ -2,12 +2,10 @@
 // looks for errors of the collectives that run on the GPU, because the thread that asked for them may be waiting for the GPU: it ends
 // them, which lets that one go on, and the next call throws.
 #include <fmt/format.h>
-#include <pthread.h>
 
 #include <algorithm>
 #include <chrono>
 #include <condition_variable>
-#include <csignal>
 #include <deque>
 #include <exception>
 #include <functional>
@@ -20,6 +18,7 @@
 #include "engine/comm.h"
 #include "engine/errors.h"
 #include "engine/nccl/library.h"
+#include "engine/quiet_thread.h"
 
 namespace lc {
 namespace {
@@ -102,11 +101,7 @@ Nccl::Nccl(Communicator& host, const NcclSetup& setup) : host_(host), setup_(set
   if (!nccl_.why_not.empty()) throw ResourceError("ranks on GPUs: " + nccl_.why_not);
   check(cudaSetDevice(setup_.queue.index));
   connect();
-  sigset_t all, before;  // signals are for the threads that work
-  ::sigfillset(&all);
-  ::pthread_sigmask(SIG_SETMASK, &all, &before);
-  watch_ = std::thread([this] { watch(); });
-  ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  watch_ = quiet_thread([this] { watch(); });
 }
 
 // Rank 0 makes the name under which the ranks find each other, and says it over the host's path.

@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 #include <poll.h>
-#include <pthread.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
@@ -14,6 +13,7 @@
 #include <ranges>
 
 #include "engine/errors.h"
+#include "engine/quiet_thread.h"
 
 namespace lc {
 namespace {
@@ -35,16 +35,6 @@ std::string words_of(const Standing& s) {
   return fmt::format("{} collective {} ({} of {} bytes)", s.waits() ? "in" : "after", s.begun, s.name.data(), s.bytes);
 }
 
-// Signals are for the threads that work.
-std::thread start_quietly(const std::function<void()>& body) {
-  sigset_t all, before;
-  ::sigfillset(&all);
-  ::pthread_sigmask(SIG_SETMASK, &all, &before);
-  std::thread thread(body);
-  ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
-  return thread;
-}
-
 }  // namespace
 
 Watch::Watch(Communicator& over, WatchSetup setup) : over_(over), setup_(std::move(setup)), rank_(over.rank()), size_(over.size()) {
@@ -62,7 +52,7 @@ Watch::Watch(Communicator& over, WatchSetup setup) : over_(over), setup_(std::mo
   wake_ = ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   if (wake_ < 0) throw ResourceError(fmt::format("eventfd: {}; too many files are open", std::strerror(errno)));
   idle_ = false;
-  thread_ = start_quietly([this] { watch(); });
+  thread_ = quiet_thread([this] { watch(); });
 }
 
 Watch::~Watch() {
@@ -321,7 +311,7 @@ void Watch::wait_for_the_others() {
 
 // A file system or an MPI that never answers must not hold the process.
 void Watch::leave_in_bounded_time(int code) {
-  last_resort_ = start_quietly([this, code] {
+  last_resort_ = quiet_thread([this, code] {
     std::unique_lock lock(mutex_);
     if (!changed_.wait_for(lock, kLastResort, [&] { return finished_; })) setup_.leave(code);
   });

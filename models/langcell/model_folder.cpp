@@ -151,7 +151,8 @@ void require_tensors(const std::string& where, std::span<const StoredTensor> fou
                                fmt::join(wrong, "; ")));
 }
 
-void write_model(const fs::path& folder, const LangCell& model, const ModelFacts& facts, const LangCell::Parts& parts) {
+void write_model(const fs::path& folder, const LangCell& model, const ModelFacts& facts, const LangCell::Parts& parts,
+                 const WeightsOf& weights) {
   FolderConfig config{model.config(), facts.temperature, facts.history};
   if (!model.has_text() || parts.text == LangCell::Part::absent) config.model.text = {};
   std::error_code ignored;  // a folder that cannot be made is named by the first file in it
@@ -165,7 +166,7 @@ void write_model(const fs::path& folder, const LangCell& model, const ModelFacts
     std::vector<TensorToStore> tensors;
     std::vector<HostNumbers> held;
     for (const NamedParameter* p : parameters) {
-      held.push_back(model.parameters().numbers(model.parameters().master(*p), *p));
+      held.push_back(weights ? weights(*p) : model.parameters().numbers(model.parameters().master(*p), *p));
       tensors.push_back({place_of(p->name).name, StoredType::f32, stored_shape(p->shape), std::as_bytes(held.back().values)});
     }
     write_safetensors(folder / file, std::move(tensors));

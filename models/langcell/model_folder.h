@@ -3,6 +3,7 @@
 // X.
 #pragma once
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -25,7 +26,9 @@ struct ModelFacts {  // what a folder holds beside sizes and weights
 };
 
 // Into an existing, still partial folder, without manifest; `parts` may leave out what was not trained. Weights are the float masters.
-void write_model(const std::filesystem::path& folder, const LangCell& model, const ModelFacts& facts, const LangCell::Parts& parts = {});
+using WeightsOf = std::function<HostNumbers(const NamedParameter&)>;  // empty: as they are on the model's device
+void write_model(const std::filesystem::path& folder, const LangCell& model, const ModelFacts& facts, const LangCell::Parts& parts = {},
+                 const WeightsOf& weights = {});
 void save_model(const std::filesystem::path& path, const LangCell& model, const ModelFacts& facts, Existing existing = Existing::refuse);
 
 struct LoadedModel {

@@ -133,7 +133,9 @@ TEST_F(CudaStep, a_checkpoint_written_there_continues_on_the_cpu) {
   train(cuda, everything(), pieces(1), 1);
   ModelFacts facts;
   facts.genes = cuda.data.vocabulary(), facts.word_piece = cuda.word_piece;
-  write_checkpoint(folder_ / "checkpoints", {*cuda.model, facts, {2, 1, 3, 1}, "", {}}, 1);
+  ParameterSnapshot numbers;
+  numbers.take(cuda.model->parameters());
+  write_checkpoint(folder_ / "checkpoints", {*cuda.model, facts, {2, 1, 3, 1}, "", {}}, numbers, 1);
   restore(*newest_checkpoint(folder_ / "checkpoints").path, *cpu.model);
   EXPECT_EQ(cpu.weights(), cuda.weights());
   const Parameters &there = cuda.model->parameters(), &here = cpu.model->parameters();

@@ -38,7 +38,9 @@ struct Trained {  // a tiny model with odd weights and moments
     }
   }
   fs::path write(const fs::path& folder, const TrainerState& state, std::int64_t keep = 3, const LangCell::Parts& parts = {}) const {
-    return write_checkpoint(folder, {*model, facts, state, "[train]\nseed = 3\n", parts}, keep);
+    ParameterSnapshot numbers;
+    numbers.take(model->parameters());
+    return write_checkpoint(folder, {*model, facts, state, "[train]\nseed = 3\n", parts}, numbers, keep);
   }
 };
 

@@ -108,7 +108,7 @@ Json json_of(const Planned& p) {
                {"tokens_per_step", s.tokens * p.ranks},
                {"flops_per_step", s.flops() * p.ranks},
                {"peak_bytes", s.peak_bytes},
-               {"activation_bytes", s.peak_bytes - p.run.parameter_bytes},
+               {"activation_bytes", s.peak_bytes - p.run.parameter_bytes - (p.device == Device::cpu ? p.run.snapshot_bytes : 0)},
                {"held_bytes", s.held_bytes},
                {"sent_bytes_per_step", s.gradient_bytes + s.gather_bytes},
                {"gradient_bytes_per_step", s.gradient_bytes}};
@@ -139,6 +139,7 @@ Json json_of(const Planned& p) {
             {"recompute", p.options.train.recompute},
             {"parameters", p.run.parameters},
             {"parameter_bytes", p.run.parameter_bytes},
+            {"snapshot_bytes", p.run.snapshot_bytes},
             {"peak_bytes", worst},
             {"stages", stages}};
   if (p.machine) {
@@ -168,6 +169,7 @@ void print_text(const Json& j) {
   row("tokens of a step", [&](const Json& s) { return fmt::format("{:.0f}", at(s, "tokens_per_step")); });
   row("operations of a step", [&](const Json& s) { return fmt::format("{:.4g} TFLOP", at(s, "flops_per_step") / 1e12); });
   row("weights, gradients, moments", [&](const Json&) { return bytes_text(j["parameter_bytes"].get<double>()); });
+  row("copy for checkpoints, on the host", [&](const Json&) { return bytes_text(j["snapshot_bytes"].get<double>()); });
   row("activations and work", [&](const Json& s) { return bytes_text(at(s, "activation_bytes")); });
   row("peak memory of a rank", [&](const Json& s) { return bytes_text(at(s, "peak_bytes")); });
   if (j["device"] == "cpu") row("taken from the system", [&](const Json& s) { return bytes_text(at(s, "held_bytes")); });
