@@ -26,6 +26,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
+constexpr std::string_view kPartial = ".partial-", kOld = ".old-";  // then the number of the process
+
 const char* advice(int code) {
   switch (code) {
     case ENOSPC:
@@ -111,7 +113,7 @@ fs::path swap_folders(const fs::path& from, const fs::path& to) {
   if (::renameat2(AT_FDCWD, from.c_str(), AT_FDCWD, to.c_str(), RENAME_EXCHANGE) == 0) return from;
   if (!unsupported(errno)) fail("replace", to, errno);
   fs::path old = to;
-  old += fmt::format(".old-{}", ::getpid());
+  old += fmt::format("{}{}", kOld, ::getpid());
   if (::rename(to.c_str(), old.c_str()) != 0) fail("move aside", to, errno);
   if (::rename(from.c_str(), to.c_str()) != 0) {
     const int code = errno;
@@ -121,7 +123,7 @@ fs::path swap_folders(const fs::path& from, const fs::path& to) {
   return old;
 }
 
-fs::path partial_of(fs::path path) { return path += fmt::format(".partial-{}", ::getpid()); }
+fs::path partial_of(fs::path path) { return path += fmt::format("{}{}", kPartial, ::getpid()); }
 
 std::string in_hex(const unsigned char* bytes, size_t count) {
   std::string text;
@@ -165,7 +167,7 @@ void for_each_piece(const fs::path& path, const Use& use) {
 
 // The process of `model.partial-123`; 0 for any other name, or when it is not of `wanted` (empty: any).
 pid_t process_of(const std::string& name, std::string_view wanted) {
-  for (const std::string_view mark : {".partial-", ".old-"}) {
+  for (const std::string_view mark : {kPartial, kOld}) {
     const std::size_t at = name.rfind(mark);
     if (at == std::string::npos || (!wanted.empty() && std::string_view(name).substr(0, at) != wanted)) continue;
     pid_t pid = 0;
@@ -302,7 +304,14 @@ void remove_leftovers(const fs::path& folder, std::string_view name) {
     const pid_t pid = process_of(entry->path().filename().string(), name);
     if (pid > 0 && is_gone(pid)) gone.push_back(entry->path());
   }
-  for (const fs::path& path : gone) fs::remove_all(path, failure);
+  for (const fs::path& path : gone) {
+    const std::string left = path.filename().string();
+    const std::size_t old = left.rfind(kOld);  // its process was killed between two renames, where folders cannot be exchanged
+    if (old != std::string::npos && !lies_there(path.parent_path() / left.substr(0, old)))
+      fs::rename(path, path.parent_path() / left.substr(0, old), failure);
+    else
+      fs::remove_all(path, failure);
+  }
 }
 
 std::string sha256_of_file(const fs::path& path) {

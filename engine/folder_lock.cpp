@@ -23,7 +23,9 @@ int opened(const std::filesystem::path& folder) {
   return descriptor;
 }
 
-bool is_refused(int descriptor, int kind) {  // somebody else has it
+}  // namespace
+
+bool lock_is_refused(int descriptor, int kind) {
   int locked = 0;
   do {
     locked = ::flock(descriptor, kind | LOCK_NB);
@@ -31,12 +33,10 @@ bool is_refused(int descriptor, int kind) {  // somebody else has it
   return locked != 0 && errno == EWOULDBLOCK;
 }
 
-}  // namespace
-
 FolderLock::FolderLock(const std::filesystem::path& folder) : descriptor_(opened(folder)) {
   if (descriptor_ < 0) throw_file_error("open", folder, errno);
   for (int tries = 0; tries < 10; ++tries) {  // an instant of is_held() is waited for
-    if (!is_refused(descriptor_, LOCK_EX)) return;
+    if (!lock_is_refused(descriptor_, LOCK_EX)) return;
     std::this_thread::sleep_for(std::chrono::milliseconds(20));
   }
   ::close(descriptor_);
@@ -49,7 +49,7 @@ FolderLock::~FolderLock() { ::close(descriptor_); }
 bool FolderLock::is_held(const std::filesystem::path& folder) {
   const int descriptor = opened(folder);
   if (descriptor < 0) return false;
-  const bool held = is_refused(descriptor, LOCK_SH);
+  const bool held = lock_is_refused(descriptor, LOCK_SH);
   ::close(descriptor);
   return held;
 }

@@ -4,6 +4,8 @@
 
 namespace lc {
 
+bool lock_is_refused(int descriptor, int kind);  // of flock: another process has it. A file system without locks refuses nobody
+
 class FolderLock {  // ResourceError: another process holds it, or the folder cannot be opened. A file system without locks grants it.
  public:
   explicit FolderLock(const std::filesystem::path& folder);

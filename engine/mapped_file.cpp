@@ -52,7 +52,7 @@ MappedPlace* take_place(const std::byte* data, std::uint64_t size, const std::fi
   place->begin = reinterpret_cast<std::uintptr_t>(data);
   if (fresh) place->next = first_place, first_place = place;
   struct sigaction action {};
-  action.sa_sigaction = cannot_be_read, action.sa_flags = SA_SIGINFO;
+  action.sa_sigaction = cannot_be_read, action.sa_flags = SA_SIGINFO | SA_ONSTACK;
   sigaction(SIGBUS, &action, nullptr);  // each time: MPI sets one of its own
   return place;
 }

@@ -7,8 +7,10 @@
 #include <atomic>
 #include <bit>
 #include <cstdlib>
+#include <fstream>
 #include <map>
 #include <mutex>
+#include <string>
 #include <vector>
 
 #include "engine/errors.h"
@@ -130,6 +132,15 @@ std::shared_ptr<std::byte> allocate(const Queue& queue, std::size_t bytes) {
 MemoryUse memory_use(const Queue& queue) { return cache_of(queue).use(); }
 void reset_memory_peak(const Queue& queue) { cache_of(queue).reset_peak(); }
 void release_cached_memory(const Queue& queue) { cache_of(queue).release_unused(); }
+
+std::uint64_t available_memory() {
+  std::ifstream file("/proc/meminfo");
+  for (std::string word; file >> word;) {
+    std::uint64_t kib = 0;
+    if (word == "MemAvailable:" && file >> kib) return kib << 10;
+  }
+  return 0;
+}
 
 std::string why_not_cuda() { return cuda::why_not({Device::cuda}); }
 

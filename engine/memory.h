@@ -3,6 +3,7 @@
 // pool is the cache, and a block is exactly as large as asked for.
 #pragma once
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <vector>
@@ -25,6 +26,7 @@ MemoryUse memory_use(const Queue& queue);
 void reset_memory_peak(const Queue& queue);
 void release_cached_memory(const Queue& queue);  // gives back what nobody holds
 void require_device(const Queue& queue);         // ResourceError when this build or machine cannot run there
+std::uint64_t available_memory();                // bytes of the host that can be had without swapping; 0: nobody says
 std::string name_of(const Queue& queue);         // "cpu", or the GPU's name
 std::string why_not_cuda();                      // "" when work can run on a CUDA device, else the reason
 std::vector<std::string> devices();              // cpu, and every CUDA device

@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "engine/errors.h"
+#include "engine/folder_lock.h"
 
 namespace lc {
 namespace {
@@ -35,7 +36,7 @@ Spool::Spool(const fs::path& output, const std::string& identity, std::vector<Sp
   if (error) throw_file_error("create", folder_, error.value());
   const fs::path about = folder_ / "about";
   lock_ = open_or_fail(about, O_RDWR | O_CREAT);
-  if (::flock(lock_, LOCK_EX | LOCK_NB) != 0) {
+  if (lock_is_refused(lock_, LOCK_EX)) {
     ::close(lock_);
     throw UsageError(fmt::format("{}: another process is writing this output; wait for it, or choose another --out", folder_.string()));
   }

@@ -30,6 +30,10 @@ for file in "${inputs[@]:0:2}" ${genes:+"$genes"}; do
   [[ -r $file && -f $file ]] || fail 3 "$file is missing or unreadable; check the path"
 done
 
+for file in "${inputs[@]:0:2}" ${genes:+"$genes"}; do  # what lies there is replaced
+  [[ $(realpath "$file") != "$(realpath -m "$out")"/* ]] || fail 2 "$file lies in $out, which the demo empties; choose another --out"
+done
+
 # Only a folder of an earlier demo is used again; nobody else's `model/` is removed.
 if [[ -e $out && ! -e $out/demo.log && -n "$(ls -A "$out" 2>/dev/null || echo file)" ]]; then
   fail 2 "$out exists and is not from a demo; choose another --out"

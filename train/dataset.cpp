@@ -167,7 +167,7 @@ std::vector<std::int32_t> Dataset::text_tokens(const TextChoice& choice) const {
   std::vector<std::int32_t> tokens = {whole.front()};
   const GroupFacts& facts = facts_[static_cast<std::size_t>(group_of_text_[static_cast<std::size_t>(choice.text)])];
   for (std::size_t i = 0; i < facts.fields.size(); ++i) {
-    if (!(choice.dropped >> i & 1u)) tokens.insert(tokens.end(), facts.fields[i].tokens.begin(), facts.fields[i].tokens.end());
+    if (i >= 32 || !(choice.dropped >> i & 1u)) tokens.insert(tokens.end(), facts.fields[i].tokens.begin(), facts.fields[i].tokens.end());
   }
   tokens.resize(std::min(tokens.size(), static_cast<std::size_t>(max_text_tokens_) - 1));
   tokens.push_back(whole.back());

@@ -300,6 +300,9 @@ void set_value(toml::table& table, const std::string& override_text) {
 void check_stage(const std::string& name, const toml::table& given, const StageOptions& s) {
   if (given.at_path(name + ".steps") && given.at_path(name + ".epochs"))
     throw UsageError(fmt::format("{0}.epochs: wanted {0}.steps or {0}.epochs, got both", name));
+  const Objectives& o = s.objectives;
+  if (s.runs() && o.mgm == 0 && o.cell_cell == 0 && o.cell_text == 0 && o.matching == 0)
+    throw UsageError(fmt::format("{0}.objectives: all weights are 0, so there is nothing to train; give one, or set {0}.steps = 0", name));
   if (s.epochs == 0 && s.steps > 0) (void)warmup_steps(s, s.steps, name);
   if (s.warmup < 1 && s.warmup > 0.5) (void)warmup_steps(s, 2, name);
 }

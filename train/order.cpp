@@ -97,9 +97,14 @@ SampleOrder::SampleOrder(CellSet cells, OrderSetup setup) : cells_(std::move(cel
   window_ = std::clamp<std::int64_t>(batches_ / 4, 1, kLargestWindow);
 }
 
-std::int64_t SampleOrder::steps_of(double epochs) const {
-  return static_cast<std::int64_t>(std::llround(epochs * static_cast<double>(batches_)));
+std::int64_t steps_of_epochs(double epochs, std::int64_t cells, std::int64_t batch_size) {
+  const std::int64_t steps = std::llround(epochs * static_cast<double>(cells / batch_size));
+  if (steps > 0) return steps;
+  throw UsageError(
+      fmt::format("epochs: wanted at least one step, got {} epochs of {} batches; give more, or steps", epochs, cells / batch_size));
 }
+
+std::int64_t SampleOrder::steps_of(double epochs) const { return steps_of_epochs(epochs, cells_.size(), setup_.batch_size); }
 
 std::int64_t SampleOrder::window_size(std::int64_t number) const { return std::min(window_, batches_ - number * window_); }
 

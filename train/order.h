@@ -47,6 +47,9 @@ struct OrderSetup {
   std::function<std::int64_t(std::int64_t)> length;  // tokens of a cell
 };
 
+// Steps of whole batches; UsageError where that is not even one.
+std::int64_t steps_of_epochs(double epochs, std::int64_t cells, std::int64_t batch_size);
+
 class SampleOrder {
  public:
   static constexpr std::int64_t kLargestWindow = 32;    // batches
@@ -54,7 +57,7 @@ class SampleOrder {
 
   SampleOrder(CellSet cells, OrderSetup setup);  // UsageError when the cells do not fill one batch
   std::int64_t batches_per_epoch() const { return batches_; }
-  std::int64_t steps_of(double epochs) const;
+  std::int64_t steps_of(double epochs) const;  // see steps_of_epochs
   std::int64_t epoch_of(std::int64_t step) const { return step / batches_; }
 
   // The samples of a step, which counts from 0 within the stage; the longest first, ties as drawn.

@@ -1,6 +1,7 @@
 #include "train/plan.h"
 
 #include <algorithm>
+#include <cmath>
 #include <map>
 
 #include "engine/comm.h"
@@ -60,7 +61,7 @@ class Walk {
         CellSet(data_.cells(), [](std::int64_t) { return true; }),
         {static_cast<std::uint64_t>(options_.train.seed), static_cast<std::uint32_t>(stage), options_.train.batch_size, length_});
     StagePlan plan;
-    plan.stage = stage, plan.steps = steps_of(stage, order);
+    plan.stage = stage, plan.steps = steps_of(stage);
     for (const NamedParameter& p : model().parameters().named()) (p.frozen ? plan.frozen : plan.trained) += p.shape.count();
     reset_memory_peak(queue_);
     walk_step(stage, 0, order);
@@ -78,11 +79,11 @@ class Walk {
     return plan;
   }
 
-  std::int64_t steps_of(int stage, const SampleOrder& order) const {
+  std::int64_t steps_of(int stage) const {
     const StageOptions& s = options_.stage(stage);
     if (s.epochs <= 0) return s.steps;
-    if (what_.cells <= 0) return order.steps_of(s.epochs);
-    return static_cast<std::int64_t>(s.epochs * what_.cells / static_cast<double>(options_.train.batch_size));
+    const double cells = what_.cells > 0 ? what_.cells : static_cast<double>(data_.cells());
+    return steps_of_epochs(s.epochs, std::llround(cells * (1 - options_.data.holdout)), options_.train.batch_size);
   }
 
   struct Walked {

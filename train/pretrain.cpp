@@ -16,6 +16,7 @@
 #include "engine/memory.h"
 #include "train/checkpoint_writer.h"
 #include "train/exits.h"
+#include "train/run_manifest.h"
 #include "train/schedule.h"
 #include "train/stage.h"
 #include "train/start_model.h"
@@ -27,6 +28,7 @@ namespace lc {
 namespace {
 
 namespace fs = std::filesystem;
+
 using Clock = std::chrono::steady_clock;
 double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
@@ -38,12 +40,11 @@ class Run {
 
  private:
   void resolve_precision();
-  void compare_manifest() const;
+  bool is_finished() const;
   bool writes() const { return ranks_.rank() == 0; }  // the others compute and are silent
   void compare_ranks();
   void create_folder();
   void open_folder();
-  void write_manifest_json() const;
   void hold_out();
   void freeze(int stage) { freeze_for_stage(options_, stage, {cell_loaded_, text_loaded_}, model_->parameters()); }
   void announce(int stage) const;
@@ -79,7 +80,7 @@ class Run {
 
 // A resumed run keeps the precision it began with, whatever "auto" means on this machine.
 void Run::resolve_precision() {
-  if (fs::exists(setup_.run / "manifest.json")) earlier_ = nlohmann::json::parse(read_file(setup_.run / "manifest.json"), nullptr, false);
+  earlier_ = read_run_manifest(setup_.run, setup_.warn);
   std::string& precision = options_.train.precision;
   if (precision != "auto") return;
   if (fs::exists(setup_.run / "config.resolved.toml") && setup_.resume == Resume::yes)
@@ -88,44 +89,16 @@ void Run::resolve_precision() {
   precision = automatic_precision(Work::training, queue().device) == DType::bf16 ? "bf16" : "fp32";
 }
 
-// The same run again: the same data, and a word when the machine computes with other instructions.
-void Run::compare_manifest() const {
-  if (!earlier_.is_object()) return;
-  const auto data = earlier_.value("data", nlohmann::json::array());
-  if (!data.empty() && data.size() != data_.corpora().size())
-    throw UsageError(fmt::format("data.corpus: {} corpora, this run began with {}; give those, or start another run",
-                                 data_.corpora().size(), data.size()));
-  for (std::size_t i = 0; i < data_.corpora().size() && i < data.size(); ++i) {
-    if (data[i].value("content_sha256", "") == data_.corpora()[i].content_hash()) continue;
-    throw UsageError(
-        fmt::format("data.corpus: {} is not the corpus this run began with (its content hash differs); give that one, or start another run",
-                    data_.corpora()[i].path().string()));
-  }
-  const std::string device = name_of(queue());
-  for (const auto& [key, now] : {std::pair{"device", device}, {"instruction_set", instruction_set()}}) {
-    const std::string before = earlier_.value(key, now);
-    if (before == now) continue;
-    setup_.warn(
-        fmt::format("{}: this run began with {} and continues with {}: results agree to rounding, not to the bit", key, before, now));
-    break;
-  }
-}
-
-void Run::write_manifest_json() const {
-  nlohmann::ordered_json corpora = nlohmann::ordered_json::array();
-  for (const Corpus& c : data_.corpora())
-    corpora.push_back({{"file", c.path().string()}, {"content_sha256", c.content_hash()}, {"cells", c.cells()}, {"tokens", c.tokens()}});
-  const nlohmann::ordered_json manifest = {{"version", build::kVersion},
-                                           {"build", fmt::format("{}, {}", build::kCompiler, build::kType)},
-                                           {"device", name_of(model_->parameters().queue())},
-                                           {"instruction_set", instruction_set()},
-                                           {"threads", omp_get_max_threads()},
-                                           {"ranks", ranks_.size()},
-                                           {"precision", name_of(model_->parameters().storage())},
-                                           {"steps", {stage_steps_[0], stage_steps_[1]}},
-                                           {"gene_vocabulary", data_.vocabulary().hash()},
-                                           {"data", corpora}};
-  write_file(setup_.run / "manifest.json", manifest.dump(2) + "\n");
+// With more steps than it began with, a finished run goes on.
+bool Run::is_finished() const {
+  if (setup_.resume == Resume::no || !has_manifest(setup_.run / "model")) return false;
+  if (!fs::exists(setup_.run / "config.resolved.toml")) return true;
+  const Options before = read_options(setup_.run / "config.resolved.toml", {});
+  require_resumable(before, options_);
+  const auto same = [&](int stage) {
+    return before.stage(stage).steps == options_.stage(stage).steps && before.stage(stage).epochs == options_.stage(stage).epochs;
+  };
+  return same(1) && same(2);
 }
 
 // All ranks were built, configured and fed alike, or their numbers would be of different runs.
@@ -160,7 +133,10 @@ void Run::create_folder() {
   if (found.path) start_ = read_trainer_state(*found.path);
   cut_log(setup_.run / "train.jsonl", found.path ? start_.stage : 0, found.path ? start_.step : 0);
   write_file(setup_.run / "config.resolved.toml", to_toml(options_));
-  write_manifest_json();
+  write_run_manifest(
+      setup_.run,
+      {name_of(model_->parameters().queue()), name_of(model_->parameters().storage()), ranks_.size(), {stage_steps_[0], stage_steps_[1]}},
+      data_);
   checkpoints_ = std::make_unique<CheckpointWriter>(setup_.run / "checkpoints", options_.checkpoint.keep);
   checkpoints_->reserve(*model_);
   log_ = std::make_unique<TrainLog>(setup_.run / "train.jsonl", options_.train.tensorboard ? setup_.run / "tensorboard" : fs::path());
@@ -191,6 +167,10 @@ void Run::hold_out() {
       if (is_held_out(seed, share, c)) held_out_.push_back(c);
     }
   }
+  if (held_out_.empty() || std::ssize(held_out_) == data_.cells())
+    throw UsageError(fmt::format("data.holdout: {} of {} cells would be held out{}; choose another share{}", held_out_.size(),
+                                 data_.cells(), options_.data.holdout_by.empty() ? "" : " by whole groups of " + options_.data.holdout_by,
+                                 options_.data.holdout_by.empty() ? "" : " or another column, or leave holdout_by out"));
   setup_.say(fmt::format("{} of {} cells are held out for validation", held_out_.size(), data_.cells()));
 }
 
@@ -358,16 +338,16 @@ PretrainOutcome Run::operator()() {
   const auto begin = Clock::now();
   std::optional<StopRequest> listening;
   if (ranks_.size() > 1) listening.emplace();  // at once: a launcher sends SIGTERM when a rank is gone, and the others are to say why
-  if (setup_.resume == Resume::yes && has_manifest(setup_.run / "model")) {
-    if (writes()) forget_exits(setup_.run), remove_leftovers(setup_.run);  // of a rank that was lost after the model was whole
-    setup_.say(fmt::format("{}: this run is finished", setup_.run.string()));
-    return {0, 0, setup_.run / "model"};
-  }
   if (!options_.stage1.runs() && !options_.stage2.runs())
     throw UsageError("stage1.steps, stage2.steps: both stages are skipped, there is nothing to do");
   resolve_precision();
   compare_ranks();
-  compare_manifest();
+  compare_run_manifest(earlier_, name_of(queue()), data_, setup_.warn);
+  if (is_finished()) {
+    if (writes()) forget_exits(setup_.run), remove_leftovers(setup_.run);  // of a rank that was lost after the model was whole
+    setup_.say(fmt::format("{}: this run is finished", setup_.run.string()));
+    return {0, 0, setup_.run / "model"};
+  }
   StartModel start = start_model(options_, data_, queue(), setup_.say, setup_.warn);
   model_ = std::move(start.model), facts_ = std::move(start.facts), cell_loaded_ = start.cell_loaded, text_loaded_ = start.text_loaded;
   hold_out();

@@ -38,7 +38,7 @@ class Start {
     parts.text = config_.text.layers > 0 ? LangCell::Part::required : LangCell::Part::absent;
     const bool masks =
         (options_.stage1.runs() && options_.stage1.objectives.mgm > 0) || (options_.stage2.runs() && options_.stage2.objectives.mgm > 0);
-    parts.mgm_head = masks ? LangCell::Part::required : LangCell::Part::absent;
+    parts.mgm_head = masks || init_masks_ ? LangCell::Part::required : LangCell::Part::absent;
     result_.model = std::make_unique<LangCell>(config_, parts, options_.train.precision == "bf16" ? DType::bf16 : DType::f32, queue_);
     LangCell& model = *result_.model;
     model.parameters().allocate_training();
@@ -59,7 +59,9 @@ class Start {
     if (init.facts.genes.hash() != data_.vocabulary().hash())
       throw ModelError(fmt::format("{}: its genes differ from the corpus's; tokenize with its genes.tsv", folder));
     config_ = init.config(), result_.facts.word_piece = init.facts.word_piece, result_.facts.history = init.facts.history;
-    result_.cell_loaded = true, result_.text_loaded = init.model->has_text();
+    result_.cell_loaded = true, result_.text_loaded = init.model->has_text(), init_masks_ = init.model->has_mgm_head();
+    if (result_.text_loaded && !options_.model.text_vocab.empty())
+      throw UsageError("model.text_vocab: model.init brings the vocabulary of its text tower; give one of the two");
   }
   void take_cell_model() {
     const std::string& folder = options_.model.cell_model;
@@ -130,6 +132,7 @@ class Start {
   LangCellConfig config_;
   std::optional<TensorFiles> cell_files_, text_files_;
   StartModel result_;
+  bool init_masks_ = false;  // the model to start from has a head for masked genes: it is kept, trained or not
 };
 
 }  // namespace

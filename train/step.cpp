@@ -328,9 +328,13 @@ void Step::require_finite(const PendingStep& step, const StepResult& r, std::spa
        {std::pair{"mgm", r.mgm}, {"cell_cell", r.cell_cell}, {"cell_text", r.cell_text}, {"matching", r.matching}}) {
     if (value) losses += fmt::format("{} {}, ", name, *value);
   }
-  throw NumericalError(fmt::format(
-      "stage {}, step {}{}: {}gradient norm {}; samples {}; nothing was updated: lower the learning rate, or look with --check-finite",
-      rule_.stage, step.number + 1, ranks, losses, r.gradient_norm, fmt::join(step.samples, " ")));
+  constexpr std::ptrdiff_t kShown = 16;
+  const std::span shown(step.samples.data(), static_cast<std::size_t>(std::min(std::ssize(step.samples), kShown)));
+  const std::string more = std::ssize(step.samples) > kShown ? fmt::format(" … ({} in all)", step.samples.size()) : "";
+  throw NumericalError(
+      fmt::format("stage {}, step {}{}: {}gradient norm {}; samples {}{}; this step changed nothing: lower the learning rate, or look with "
+                  "--check-finite",
+                  rule_.stage, step.number + 1, ranks, losses, r.gradient_norm, fmt::join(shown, " "), more));
 }
 
 }  // namespace lc

@@ -22,11 +22,45 @@ class Mean {
 
 std::ptrdiff_t argmax(const float* x, std::int64_t n) { return std::max_element(x, x + n) - x; }
 
+// Each rank labels its share of the cells. Among many groups only the most similar are matched: the right one is seldom beyond them.
+void label(const LangCell& model, const Dataset& data, Communicator& ranks, const StepRule& rule, const Samples& cells,
+           ValidationRecord& record) {
+  constexpr int kMatched = 32;
+  std::vector<TokenList> sequences;
+  std::vector<std::int32_t> truth;
+  for (std::size_t i = static_cast<std::size_t>(ranks.rank()); i < cells.size(); i += static_cast<std::size_t>(ranks.size())) {
+    if (data.group(cells[i]) < 0) continue;
+    sequences.push_back(data.sequence(cells[i], rule.max_cell_tokens)), truth.push_back(data.group(cells[i]));
+  }
+  double recalled = 0, right = 0, all = static_cast<double>(truth.size());
+  if (!sequences.empty()) {
+    std::vector<std::vector<TokenList>> texts;
+    for (std::int32_t g = 0; g < std::ssize(data.groups()); ++g) {
+      auto& list = texts.emplace_back();
+      for (const std::int32_t t : data.texts_of_group(g)) list.push_back(data.text_tokens(t));
+    }
+    AnnotateOptions options;
+    options.temperature = rule.temperature, options.top_k = rule.matching > 0 ? kMatched : 1;
+    const CellScores s = Annotator(model, texts, options)(sequences);
+    for (std::size_t c = 0; c < truth.size(); ++c) {
+      recalled += argmax(s.similarity.data() + static_cast<std::ptrdiff_t>(c) * s.labels, s.labels) == truth[c];
+      right += argmax(s.score.data() + static_cast<std::ptrdiff_t>(c) * s.labels, s.labels) == truth[c];
+    }
+  }
+  double sums[] = {recalled, right, all};
+  ranks.all_reduce_sum(std::span<double>(sums));
+  if (sums[2] == 0) return;
+  record.recall_at_1 = sums[0] / sums[2];
+  if (rule.matching > 0) record.zero_shot_accuracy = sums[1] / sums[2];
+}
+
 }  // namespace
 
 ValidationRecord validate(LangCell& model, const Dataset& data, Communicator& ranks, const StepRule& rule, const ValidationSetup& setup) {
   const auto start = std::chrono::steady_clock::now();
-  Samples cells(setup.cells.begin(), setup.cells.begin() + std::min<std::ptrdiff_t>(std::ssize(setup.cells), setup.most_cells));
+  const std::int64_t held = std::ssize(setup.cells), taken = std::min(held, setup.most_cells);
+  Samples cells;  // of the whole holdout: files are sorted by donor or type
+  for (std::int64_t i = 0; i < taken; ++i) cells.push_back(setup.cells[static_cast<std::size_t>(held * i / taken)]);
   ValidationRecord record;
   record.stage = static_cast<int>(rule.stage), record.cells = std::ssize(cells);
   Step step(model, data, ranks, rule);
@@ -42,29 +76,7 @@ ValidationRecord validate(LangCell& model, const Dataset& data, Communicator& ra
   }
   record.losses = {loss.value().value_or(0), mgm.value(), cell_cell.value(), cell_text.value(), matching.value()};
 
-  std::vector<TokenList> sequences;
-  std::vector<std::int32_t> truth;
-  for (const std::int64_t cell : ranks.rank() == 0 ? cells : Samples()) {
-    if (!rule.cells_need_text() || data.group(cell) < 0) continue;
-    sequences.push_back(data.sequence(cell, rule.max_cell_tokens)), truth.push_back(data.group(cell));
-  }
-  if (!sequences.empty()) {
-    std::vector<std::vector<TokenList>> texts;
-    for (std::int32_t g = 0; g < std::ssize(data.groups()); ++g) {
-      auto& list = texts.emplace_back();
-      for (const std::int32_t t : data.texts_of_group(g)) list.push_back(data.text_tokens(t));
-    }
-    AnnotateOptions options;
-    options.temperature = rule.temperature;
-    const CellScores s = Annotator(model, texts, options)(sequences);
-    double recalled = 0, right = 0;
-    for (std::size_t c = 0; c < truth.size(); ++c) {
-      recalled += argmax(s.similarity.data() + static_cast<std::ptrdiff_t>(c) * s.labels, s.labels) == truth[c];
-      right += argmax(s.score.data() + static_cast<std::ptrdiff_t>(c) * s.labels, s.labels) == truth[c];
-    }
-    record.recall_at_1 = recalled / static_cast<double>(truth.size());
-    if (rule.matching > 0) record.zero_shot_accuracy = right / static_cast<double>(truth.size());
-  }
+  if (rule.cells_need_text()) label(model, data, ranks, rule, cells, record);
   record.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   return record;
 }

@@ -100,7 +100,6 @@ int above(int descriptor) {
 
 std::shared_ptr<ReaderProcess> ReaderProcess::get() {
   static std::mutex mutex;
-  static std::weak_ptr<ReaderProcess> last;
   static std::shared_ptr<ReaderProcess> kept;  // between files, while it lives
   const std::lock_guard lock(mutex);
   if (kept && !kept->alive_) kept.reset();

@@ -195,6 +195,21 @@ TEST(AtomicFolder, RefusesATargetThatAppearsMeanwhileAndAFileInItsPlace) {
   EXPECT_EQ(names_in(folder.path()), (std::set<std::string>{"file", "model"}));
 }
 
+TEST(Leftovers, WhatWasMovedAsideComesBackWhereNothingTookItsPlace) {
+  const TemporaryFolder folder;
+  const pid_t dead = ::fork();
+  if (dead == 0) ::_exit(0);
+  ::waitpid(dead, nullptr, 0);
+  const std::string gone = std::to_string(dead);
+  fs::create_directories(folder / ("model.old-" + gone) / "kept");
+  fs::create_directories(folder / ("model.partial-" + gone));
+  fs::create_directories(folder / ("other.old-" + gone));
+  fs::create_directories(folder / "other");
+  remove_leftovers(folder.path());
+  EXPECT_TRUE(fs::exists(folder / "model" / "kept"));
+  EXPECT_EQ(std::distance(fs::directory_iterator(folder.path()), fs::directory_iterator()), 2);
+}
+
 TEST(Leftovers, OfProcessesThatAreGoneAreRemovedAlsoWhereNobodyHasBuriedThem) {
   const TemporaryFolder folder;
   const pid_t dead = ::fork();

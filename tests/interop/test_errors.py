@@ -254,6 +254,49 @@ def test_overwrite_spares_what_is_not_ours(binary, made, tmp_path):
     assert (tmp_path / "mine/thesis.txt").read_text() == "years"
 
 
+def test_overwrite_spares_inputs(binary, made, tmp_path):
+    work = tmp_path / "work"
+    work.mkdir()
+    for name in ("a.h5ad", "t.json"):
+        shutil.copy(made / name, work / name)
+    shutil.copytree(made / "model.run", work, dirs_exist_ok=True)
+    common = ["train", work / "a.h5ad", "--texts", work / "t.json", "--label-key", "cell_type", "--overwrite", *QUICK]
+    fails(binary, *common, "--out", work, code=2, word="nothing this command wrote", folder=tmp_path)
+    shutil.copytree(made / "model", work, dirs_exist_ok=True)
+    fails(binary, *common, "--out", work, code=2, word="lies in this output folder", folder=tmp_path)
+    fails(binary, "import", "--langcell", work, "--out", work, "--overwrite", code=2, word="inputs", folder=tmp_path)
+    fails(binary, "export", "--model", made / "model", "--out", work, "--overwrite", code=2, word="nothing this command wrote", folder=tmp_path)
+    fails(binary, "report", made / "model.run/run", "--out", work / "a.h5ad", code=2, word="exists already", folder=tmp_path)
+
+
+def test_what_lies_beside_a_run_survives_overwrite(langcell, made, tmp_path):
+    work = tmp_path / "work"
+    shutil.copytree(made / "model.run", work)
+    (work / "notes.txt").write_text("mine")
+    arguments = ["train", made / "a.h5ad", "--texts", made / "t.json", "--label-key", "cell_type", "--overwrite", *QUICK]
+    langcell(*arguments, "--run", work, "--out", tmp_path / "model")
+    assert (work / "notes.txt").read_text() == "mine" and (work / "corpus.h5").exists()
+
+
+def test_figures_and_pages_are_not_written_over_inputs(binary, langcell, made, tmp_path):
+    labelled = tmp_path / "l.h5ad"
+    langcell("annotate", made / "a.h5ad", "--model", made / "model", "--texts", made / "t.json", "--out", labelled, "--quiet")
+    before = labelled.read_bytes()
+    truth = ["--truth", "cell_type"]
+    fails(binary, "report", labelled, *truth, "--out", labelled, "--overwrite", code=2, word="inputs", folder=tmp_path)
+    fails(binary, "evaluate", "annotation", labelled, *truth, "--metrics", labelled, "--overwrite", code=2, word="inputs", folder=tmp_path)
+    fails(binary, "evaluate", "annotation", labelled, *truth, "--report", labelled, code=2, word="inputs", folder=tmp_path)
+    assert labelled.read_bytes() == before
+    for _ in range(2):
+        langcell("evaluate", "annotation", labelled, *truth, "--metrics", tmp_path / "m.json", "--overwrite")
+    fails(binary, "evaluate", "annotation", labelled, *truth, "--metrics", tmp_path / "m.json", code=2, word="--overwrite", folder=tmp_path)
+
+
+def test_a_seed_that_no_configuration_can_hold_is_refused(binary, made, tmp_path):
+    seed = str(2**63)
+    fails(binary, "pretrain", "--run", tmp_path / "run", "--seed", seed, code=2, word="--seed", folder=tmp_path)
+
+
 def test_a_resumed_run_refuses_other_data(binary, langcell, made, tmp_path):
     for seed in (1, 2):
         langcell(

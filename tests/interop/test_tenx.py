@@ -153,6 +153,9 @@ def test_two_genomes_need_a_choice(langcell, data, tmp_path):
     assert "several genomes (GRCh38, mm10)" in langcell("info", mixed, code=3).stderr
     langcell("vocab", "--from", mixed, "--genome", "GRCh38", "--out", tmp_path / "g.tsv")
     assert (tmp_path / "genes.tsv").read_text() == (tmp_path / "g.tsv").read_text()
+    with h5py.File(mixed, "a") as f:
+        del f["matrix/features/genome"]
+    assert "names no genome" in langcell("vocab", "--from", mixed, "--genome", "GRCh38", "--out", tmp_path / "x.tsv", code=3).stderr
 
 
 def test_an_unfiltered_matrix_needs_min_counts(langcell, data, tmp_path):

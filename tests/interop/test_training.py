@@ -3,6 +3,7 @@
 import hashlib
 import json
 import random
+import shutil
 import signal
 import subprocess
 import time
@@ -105,6 +106,42 @@ def test_a_finished_run_resumed_has_nothing_to_do(binary, corpus, undisturbed):
     before = weights(undisturbed[0])
     subprocess.run(command(binary, corpus, undisturbed[0], "--resume"), check=True, capture_output=True)
     assert weights(undisturbed[0]) == before
+    changed = subprocess.run(command(binary, corpus, undisturbed[0], "--resume", "--set", "stage2.lr=0.5"), capture_output=True, text=True)
+    assert changed.returncode == 2 and "stage2.lr" in changed.stderr and weights(undisturbed[0]) == before
+
+
+def test_a_finished_run_goes_on_when_it_gets_more_steps(binary, corpus, undisturbed, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(undisturbed[0], run)
+    subprocess.run(command(binary, corpus, run, "--resume", "--set", "stage2.steps=30"), check=True, capture_output=True)
+    steps = [line["step"] for line in map(json.loads, (run / "train.jsonl").read_text().splitlines()) if line["stage"] == 2]
+    assert steps == list(range(1, 31)) and weights(run) != weights(undisturbed[0])
+
+
+@pytest.mark.parametrize(
+    "setting, word",
+    [
+        ("stage1.objectives={mgm=0,cell_cell=0}", "all weights are 0"),
+        ("stage2.epochs=0.001", "at least one step"),
+        ("data.holdout=0.000001", "0 of 120 cells"),
+        ("data.holdout=0.999999", "120 of 120 cells"),
+    ],
+)
+def test_a_run_that_would_do_nothing_is_refused(binary, corpus, tmp_path, setting, word):
+    settings = [s for s in SETTINGS if not s.startswith("stage2.steps")] if "epochs" in setting else SETTINGS
+    sets = [w for s in [*settings, f'data.corpus=["{corpus}"]', setting] for w in ("--set", s)]
+    done = subprocess.run([str(binary), "pretrain", "--run", str(tmp_path / "run"), *sets], capture_output=True, text=True)
+    assert done.returncode == 2 and word in done.stderr and not (tmp_path / "run").exists()
+
+
+def test_a_damaged_manifest_is_said_and_the_run_goes_on(binary, corpus, undisturbed, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(undisturbed[0], run)
+    (run / "model/MANIFEST.json").unlink()
+    (run / "manifest.json").write_text('{"device": 3, "data": [5]}')
+    done = subprocess.run(command(binary, corpus, run, "--resume"), capture_output=True, text=True)
+    assert done.returncode == 0 and "manifest.json: is damaged" in done.stderr
+    assert weights(run) == weights(undisturbed[0])
 
 
 def test_a_used_folder_and_a_changed_configuration_are_refused(binary, corpus, undisturbed, tmp_path):

@@ -203,6 +203,8 @@ TEST(Order, EpochsBecomeSteps) {
   EXPECT_EQ(order.steps_of(0.255), 26);
   EXPECT_EQ(order.epoch_of(99), 0);
   EXPECT_EQ(order.epoch_of(100), 1);
+  EXPECT_EQ(steps_of_epochs(0.005, 1003, 10), 1);
+  EXPECT_TRUE(test::holds(test::message_of<UsageError>([&] { (void)order.steps_of(0.004); }), "wanted at least one step"));
 }
 
 TEST(Holdout, TakesItsShareAndNeverDividesAGroup) {

@@ -105,6 +105,7 @@ Raw raw_of_h5(const fs::path& path, const std::string& genome) {
     raw.where = group.where("genes");
     raw.features.ids = group.at("genes").read_strings();
     if (group.has("gene_names")) raw.features.names = group.at("gene_names").read_strings();
+    raw.features.genomes.assign(raw.features.ids.size(), one_of(genomes_of_v2(root), genome, root.where()));
   }
   const std::vector<std::int64_t> shape = group.at("shape").read<std::int64_t>();
   if (shape.size() != 2 || shape[0] != std::ssize(raw.features.ids) || shape[1] != std::ssize(raw.barcodes))
@@ -197,6 +198,8 @@ std::vector<std::int32_t> genes_of(const Raw& raw, const std::string& genome, Te
     if (is_gene(i) && !f.genomes[i].empty()) genomes.push_back(f.genomes[i]);
   std::sort(genomes.begin(), genomes.end());
   genomes.erase(std::unique(genomes.begin(), genomes.end()), genomes.end());
+  if (genomes.empty() && !genome.empty())
+    throw DataError(fmt::format("{}: names no genome, so --genome {} chooses nothing; leave it out", raw.where, genome));
   const std::string wanted = genomes.empty() ? "" : one_of(genomes, genome, raw.where);
   std::map<std::string, size_t> left_out;
   std::vector<std::int32_t> number(n, -1);

@@ -7,6 +7,7 @@
 
 #include "engine/build.h"
 #include "engine/errors.h"
+#include "engine/memory.h"
 #include "tools/anndata/writer.h"
 #include "tools/commands/cell_run.h"
 #include "tools/commands/command.h"
@@ -170,8 +171,8 @@ void run_annotate(const Flags& f) {
   options.annotate.alpha = f.alpha, options.annotate.top_k = f.top_k,
   options.annotate.temperature = static_cast<float>(model.facts.temperature);
   options.annotate.score = f.score == "logit" ? ScoreKind::logit : ScoreKind::published;
-  options.about = fmt::format("annotate {} {} {} {} {} {}", f.alpha, f.top_k, f.score, name_of(precision_of(f.common, Work::inference)),
-                              f.common.device, instruction_set());
+  options.about = fmt::format("annotate {} {} {} {} {} {} {}", f.counts.min_counts, f.alpha, f.top_k, f.score,
+                              name_of(precision_of(f.common, Work::inference)), name_of(queue_of(f.common)), instruction_set());
   options.say = [&](const std::string& line) { say(f.common, line); };
   const CountMatrix counts = open_counts(f.input, counts_options(f.counts, model.facts.genes));
   CellRun run(model, counts, options);

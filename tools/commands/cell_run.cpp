@@ -134,6 +134,7 @@ CellRun::CellRun(const LoadedModel& model, const CountMatrix& counts, const Cell
 
 std::string CellRun::identity() const {
   std::string all = sha256_of_file(counts_file(counts_.path())) + model_.hash + options_.about + counts_.source();
+  all += fmt::format(" {} cells", counts_.n_cells());
   for (const std::string& id : counts_.gene_ids()) all += '\n' + id;  // as names, maps and orthologs made them
   if (options_.texts)
     for (const LabelTexts& label : options_.texts->labels) {

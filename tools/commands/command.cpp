@@ -24,7 +24,9 @@ void add_common_options(CLI::App& command, Common& c) {
       ->check(CLI::IsMember({"auto", "fp32", "bf16"}))
       ->capture_default_str();
   command.add_option("--threads", c.threads, "threads; 0: all cores")->check(CLI::Range(0, 4096))->capture_default_str();
-  command.add_option("--seed", c.seed, "seed of everything random")->capture_default_str();
+  command.add_option("--seed", c.seed, "seed of everything random")
+      ->check(CLI::Range(std::uint64_t{0}, std::uint64_t{INT64_MAX}))
+      ->capture_default_str();
   command.add_flag("--quiet", c.quiet, "no progress on standard error");
   command.add_flag("--profile", c.profile, "time, bytes and share of the machine's peak per operator, at the end");
   command.add_flag("--check-finite", c.check_finite, "stop at the first operator that gives a NaN or infinity, and name it");

@@ -42,12 +42,4 @@ CountsOptions counts_options(const CountsFlags& flags, const GeneVocabulary& voc
   return options;
 }
 
-void require_not_an_input(const std::filesystem::path& out, std::span<const std::filesystem::path> inputs) {
-  for (const std::filesystem::path& input : inputs) {
-    std::error_code absent;
-    if (std::filesystem::equivalent(input, out, absent))
-      throw UsageError(fmt::format("{}: the output is one of the inputs; inputs are never changed", out.string()));
-  }
-}
-
 }  // namespace lc

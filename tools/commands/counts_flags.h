@@ -23,6 +23,4 @@ void add_counts_flags(CLI::App& command, CountsFlags& flags);
 CountsOptions counts_options(const CountsFlags& flags);  // gene names only where a vocabulary resolves them
 CountsOptions counts_options(const CountsFlags& flags, const GeneVocabulary& vocabulary);
 
-void require_not_an_input(const std::filesystem::path& out, std::span<const std::filesystem::path> inputs);  // UsageError, by whatever path
-
 }  // namespace lc

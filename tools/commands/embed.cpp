@@ -6,6 +6,7 @@
 
 #include "engine/build.h"
 #include "engine/errors.h"
+#include "engine/memory.h"
 #include "tools/commands/cell_run.h"
 #include "tools/commands/command.h"
 #include "tools/commands/counts_flags.h"
@@ -25,8 +26,7 @@ void run_embed(const Flags& f) {
   begin(f.common);
   const ResultsSetup results{f.input, f.out, "langcell", f.overwrite ? Existing::replace : Existing::refuse};
   require_results_can_be_written(results, std::vector<std::string>{"obsm/X_langcell", "obsm/X_langcell_cls", "uns/langcell"});
-  if (f.out.string().find(".tsv") != std::string::npos)
-    throw UsageError("--out: embeddings are matrices; choose a name ending in .h5ad or .npz");
+  if (is_table(f.out)) throw UsageError("--out: embeddings are matrices; choose a name ending in .h5ad or .npz");
   const LoadedModel model = load_model(f.model, {.storage = precision_of(f.common, Work::inference), .queue = queue_of(f.common)});
   if (model.config().projection == 0 && !f.cls)
     throw ModelError(
@@ -35,8 +35,8 @@ void run_embed(const Flags& f) {
   options.wanted = f.cls ? Wanted::embeddings_and_cls : Wanted::embeddings;
   options.out = f.out, options.existing = results.existing, options.low_coverage = f.counts.low_coverage();
   options.only_finish = perhaps_finished(results);
-  options.about =
-      fmt::format("embed {} {} {} {}", f.cls, name_of(precision_of(f.common, Work::inference)), f.common.device, instruction_set());
+  options.about = fmt::format("embed {} {} {} {} {}", f.counts.min_counts, f.cls, name_of(precision_of(f.common, Work::inference)),
+                              name_of(queue_of(f.common)), instruction_set());
   options.say = [&](const std::string& line) { say(f.common, line); };
   const CountMatrix counts = open_counts(f.input, counts_options(f.counts, model.facts.genes));
   CellRun run(model, counts, options);

@@ -10,6 +10,7 @@
 #include "engine/errors.h"
 #include "models/langcell/data/texts.h"
 #include "tools/commands/command.h"
+#include "tools/commands/outputs.h"
 #include "tools/evaluation/annotated_file.h"
 #include "tools/evaluation/baselines.h"
 #include "tools/evaluation/metrics.h"
@@ -25,6 +26,7 @@ struct EvaluateOptions {
   fs::path file, train, map, texts, report, metrics;
   std::string truth, prediction = "langcell_label", setting;
   std::optional<std::uint64_t> split_seed;
+  bool overwrite = false;
   Common common;
 };
 
@@ -121,6 +123,10 @@ void write_report(const EvaluateOptions& o, const Evaluation& e, const Annotated
 }
 
 void evaluate_annotation(const EvaluateOptions& o) {
+  for (const auto& [out, option] : {std::pair{o.metrics, "--metrics"}, {o.report, "--report"}}) {
+    require_not_an_input(out, std::vector<fs::path>{o.file, o.train, o.map, o.texts});
+    require_new(out, o.overwrite ? Overwrite::yes : Overwrite::no, option);
+  }
   if (o.common.threads > 0) begin(o.common);
   const LabelMap map = o.map.empty() ? LabelMap{} : read_label_map(o.map);
   AnnotatedFile file = read_annotated(o.file, o.prediction);
@@ -164,6 +170,7 @@ void register_evaluate(CLI::App& program) {
   command->add_option("--texts", o->texts, "the texts that could be chosen; default: the list that annotate noted in the file");
   command->add_option("--metrics", o->metrics, "write all figures to this JSON file");
   command->add_option("--report", o->report, "write a self-contained HTML report");
+  command->add_flag("--overwrite", o->overwrite, "replace existing figures and an existing report");
   command->add_option("--setting", o->setting, "what these cells are to the training cells, for the report: \"seen types, same donor\"");
   command->add_option("--split-seed", o->split_seed, "seed of the split, recorded with the figures");
   command->add_option("--seed", o->common.seed, "seed of the principal components' start vector")->capture_default_str();

@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "tools/commands/command.h"
+#include "tools/commands/outputs.h"
 
 namespace lc {
 namespace {
@@ -19,6 +20,9 @@ struct Flags {
 
 void run(const Flags& f) {
   begin(f.common);
+  require_new(f.out, f.overwrite ? Overwrite::yes : Overwrite::no);
+  require_ours(f.out, std::filesystem::path("cell_bert") / "pytorch_model.bin", "--out");
+  require_not_an_input(f.out, std::vector<std::filesystem::path>{f.model});
   const LoadedModel model = load_model(f.model);
   export_bundle(f.out, model, f.overwrite ? Existing::replace : Existing::refuse);
   if (f.common.json)

@@ -9,6 +9,7 @@
 #include "models/langcell/pretrained/bundle.h"
 #include "models/langcell/pretrained/geneformer_dictionaries.h"
 #include "tools/commands/command.h"
+#include "tools/commands/outputs.h"
 #include "tools/commands/vocab.h"
 
 namespace lc {
@@ -51,6 +52,9 @@ void run(const Flags& f) {
   const fs::path& folder = f.langcell.empty() ? f.cell_model : f.langcell;
   std::error_code ignored;
   if (!fs::is_directory(folder, ignored)) throw ModelError(fmt::format("{}: no such folder; check the path", folder.string()));
+  require_new(f.out, f.overwrite ? Overwrite::yes : Overwrite::no);
+  require_ours(f.out, kManifestName, "--out");
+  require_not_an_input(f.out, std::vector<fs::path>{folder, f.genes, f.text_vocab});
   AtomicFolder out(f.out, f.overwrite ? Existing::replace : Existing::refuse);
   const GeneVocabulary genes = genes_of(f, folder);
   const ImportedModel model =

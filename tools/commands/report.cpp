@@ -8,6 +8,7 @@
 #include "engine/atomic_file.h"
 #include "engine/errors.h"
 #include "tools/commands/command.h"
+#include "tools/commands/outputs.h"
 #include "tools/evaluation/annotated_file.h"
 #include "tools/evaluation/metrics.h"
 #include "tools/report/annotated_parts.h"
@@ -22,7 +23,7 @@ namespace fs = std::filesystem;
 struct ReportOptions {
   fs::path input, out, metrics, run, map;
   std::string truth, prediction = "langcell_label", setting;
-  bool quiet = false;
+  bool overwrite = false, quiet = false;
 };
 
 struct Sources {  // empty: not there
@@ -77,6 +78,8 @@ report::AnnotationReport annotation_of(const ReportOptions& o, const AnnotatedFi
 
 void write_report(const ReportOptions& o) {
   const Sources sources = sources_of(o);
+  require_not_an_input(o.out, std::vector<fs::path>{sources.annotated, sources.metrics, o.map});
+  require_new(o.out, o.overwrite ? Overwrite::yes : Overwrite::no);
   std::string body, subtitle, title;
   if (!sources.annotated.empty()) {
     const AnnotatedFile file = read_annotated(sources.annotated, o.prediction);
@@ -110,6 +113,7 @@ void register_report(CLI::App& program) {
   command->add_option("--metrics", o->metrics, "figures that `evaluate --metrics` wrote: shows the baselines");
   command->add_option("--run", o->run, "the run folder that made the model: adds loss curves and configuration");
   command->add_option("--setting", o->setting, "what these cells are to the training cells: \"seen types, same donor\"");
+  command->add_flag("--overwrite", o->overwrite, "replace an existing page");
   command->add_flag("--quiet", o->quiet, "do not print the page's name");
   command->callback([o] { write_report(*o); });
 }

@@ -203,6 +203,8 @@ Form form_of(const fs::path& out) {
 
 }  // namespace
 
+bool is_table(const fs::path& out) { return form_of(out) == Form::tsv; }
+
 bool perhaps_finished(const ResultsSetup& setup) {
   return setup.existing == Existing::refuse && fs::is_regular_file(setup.out) && fs::is_directory(setup.out.string() + ".partial");
 }

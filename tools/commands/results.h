@@ -15,6 +15,8 @@
 
 namespace lc {
 
+bool is_table(const std::filesystem::path& out);  // .tsv, .tsv.gz: columns of obs alone
+
 // Columns of obs (n), matrices of obsm (n × width), facts of uns. The file appears at commit(); destroyed before, it leaves nothing.
 class Results {
  public:

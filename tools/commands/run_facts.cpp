@@ -33,6 +33,10 @@ double number(const Json& object, const char* key, double otherwise) {
   return object.contains(key) && object[key].is_number() ? object[key].get<double>() : otherwise;
 }
 
+std::string text(const Json& object, const char* key) {
+  return object.contains(key) && object[key].is_string() ? object[key].get<std::string>() : std::string();
+}
+
 // Lines of the log that are whole; the last may be half written, any may be damaged.
 struct Lines {
   std::vector<Json> steps;
@@ -77,7 +81,7 @@ struct Exits {
       if (!exit.contains("code")) continue;
       const int its = static_cast<int>(number(exit, "code", 0));
       if (code == 0 || code == kStopped) code = its;
-      reasons.push_back(fmt::format("rank {}: exit {}: {}", number(exit, "rank", 0), its, exit.value("reason", std::string())));
+      reasons.push_back(fmt::format("rank {}: exit {}: {}", number(exit, "rank", 0), its, text(exit, "reason")));
     }
   }
   static constexpr int kStopped = 75;

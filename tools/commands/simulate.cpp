@@ -15,6 +15,7 @@
 #include "models/langcell/data/gene_vocabulary.h"
 #include "tools/anndata/writer.h"
 #include "tools/commands/command.h"
+#include "tools/commands/outputs.h"
 #include "tools/commands/random.h"
 #include "tools/commands/simulate_counts.h"
 #include "tools/commands/simulate_tokens.h"
@@ -178,9 +179,7 @@ void simulate_corpora(const SimulateOptions& options, const SimulatedCounts& pat
 }
 
 void run_simulate(const SimulateOptions& options) {
-  std::error_code ignored;
-  if (!options.overwrite && std::filesystem::exists(options.texts, ignored))
-    throw UsageError(fmt::format("{} exists already; choose another name or use --overwrite", options.texts));
+  require_new(options.texts, options.overwrite ? Overwrite::yes : Overwrite::no, "--texts");
   if (!options.tokens_only && options.cells > kMostCounted)
     throw UsageError(
         fmt::format("--cells: wanted at most {} cells with counts, got {}; --tokens-only writes more", kMostCounted, options.cells));

@@ -15,6 +15,7 @@
 #include "tools/anndata/subset.h"
 #include "tools/anndata/writer.h"
 #include "tools/commands/command.h"
+#include "tools/commands/outputs.h"
 #include "tools/commands/random.h"
 
 namespace lc {
@@ -111,10 +112,9 @@ void check_outputs(const SplitOptions& options) {
   std::error_code ignored;
   if (fs::weakly_canonical(options.train, ignored) == fs::weakly_canonical(options.test, ignored))
     throw UsageError(fmt::format("--train and --test are both {}; give two names", options.train));
-  for (const std::string& path : {options.train, options.test}) {
+  for (const auto& [path, option] : {std::pair{options.train, "--train"}, {options.test, "--test"}}) {
     refuse_same_file(options.input, path);
-    if (!options.overwrite && fs::exists(path, ignored))
-      throw UsageError(fmt::format("{} exists already; choose another name or use --overwrite", path));
+    require_new(path, options.overwrite ? Overwrite::yes : Overwrite::no, option);
   }
 }
 

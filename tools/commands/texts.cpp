@@ -11,6 +11,7 @@
 #include "tools/anndata/counts.h"
 #include "tools/commands/command.h"
 #include "tools/commands/counts_flags.h"
+#include "tools/commands/outputs.h"
 #include "tools/evaluation/annotated_file.h"
 
 namespace lc {

@@ -15,6 +15,7 @@
 #include "models/langcell/json_file.h"
 #include "tools/commands/command.h"
 #include "tools/commands/counts_flags.h"
+#include "tools/commands/outputs.h"
 #include "tools/commands/template_texts.h"
 
 namespace lc {

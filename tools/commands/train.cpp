@@ -6,10 +6,12 @@
 #include <nlohmann/json.hpp>
 
 #include "engine/errors.h"
+#include "engine/folder_lock.h"
 #include "models/langcell/manifest.h"
 #include "tools/anndata/writer.h"
 #include "tools/commands/command.h"
 #include "tools/commands/counts_flags.h"
+#include "tools/commands/outputs.h"
 #include "tools/commands/tokenize.h"
 #include "tools/commands/vocab.h"
 #include "tools/recipe.h"
@@ -21,6 +23,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
+const fs::path kSign = fs::path("run") / "config.resolved.toml";  // of a training that began
+
 struct Flags {
   Common common;
   CountsFlags counts;
@@ -31,43 +35,40 @@ struct Flags {
   bool allow_missing = false, overwrite = false;
 };
 
-// The run folder of a command that fails before training begins is not left behind.
+// Where the corpus and the run folder go. What an earlier training left there is removed (--overwrite was given: see require_ours), and
+// what this one made if it fails before training begins; other files that lie there are nobody's business here.
 class NewFolder {
  public:
   explicit NewFolder(fs::path path) : path_(std::move(path)) {
+    if (std::error_code absent; fs::is_directory(path_ / "run", absent)) const FolderLock at_work(path_ / "run");
     std::error_code failed;
-    fs::remove_all(path_, failed);  // of an earlier training, and --overwrite was given: see require_ours
+    remove();
     fs::create_directories(path_, failed);
     if (failed)
       throw ResourceError(fmt::format("{}: cannot create the run folder: {}; choose another --run", path_.string(), failed.message()));
   }
   ~NewFolder() {
     std::error_code ignored;
-    if (!fs::exists(path_ / "run" / "config.resolved.toml", ignored)) fs::remove_all(path_, ignored);
+    if (fs::exists(path_ / kSign, ignored)) return;
+    remove();
+    fs::remove(path_, ignored);  // when nothing else is in it
   }
   NewFolder(const NewFolder&) = delete;
   NewFolder& operator=(const NewFolder&) = delete;
 
  private:
+  void remove() const {
+    std::error_code ignored;
+    fs::remove_all(path_ / "run", ignored), fs::remove(path_ / "corpus.h5", ignored);
+  }
   fs::path path_;
 };
-
-// --overwrite replaces what this program wrote, never a folder of something else.
-void require_ours(const fs::path& folder, const fs::path& sign, const char* option) {
-  std::error_code failed;
-  if (!fs::exists(folder, failed) || (fs::is_directory(folder, failed) && fs::is_empty(folder, failed)) ||
-      fs::exists(folder / sign, failed))
-    return;
-  throw UsageError(fmt::format("{}: is not what an earlier training left ({} is missing), so it is not replaced; choose another {}",
-                               folder.string(), sign.string(), option));
-}
 
 void run_train(const Flags& f) {
   begin(f.common);
   queue_of(f.common);
   std::error_code unknown;
-  if (fs::exists(f.out, unknown) && !f.overwrite)
-    throw UsageError(fmt::format("{}: exists already; choose another --out or add --overwrite", f.out.string()));
+  require_new(f.out, f.overwrite ? Overwrite::yes : Overwrite::no);
   const auto tell = [&](const std::string& line) { say(f.common, line); };
   const Texts texts = Texts::read(f.texts);
   const fs::path work = f.run.empty() ? fs::path(f.out.string() + ".run") : f.run;
@@ -75,7 +76,9 @@ void run_train(const Flags& f) {
     throw UsageError(fmt::format(
         "{}: is not empty; continue it with 'langcell pretrain --resume', choose another --run, or add --overwrite", work.string()));
   require_ours(f.out, kManifestName, "--out");
-  require_ours(work, "corpus.h5", "--run");
+  require_ours(work, kSign, "--run");
+  for (const fs::path& goes : {f.out, work / "run", work / "corpus.h5"})
+    require_not_an_input(goes, std::vector<fs::path>{f.input, f.texts, f.genes});
   Frame(Hdf5::open(f.input).at("obs"));  // a name that is wrong is said before anything is replaced
   const NewFolder folder(work);
   TokenizeOptions tokens;

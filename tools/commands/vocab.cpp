@@ -8,11 +8,13 @@
 
 #include "engine/atomic_file.h"
 #include "engine/errors.h"
+#include "engine/memory.h"
 #include "models/langcell/data/texts.h"
 #include "models/langcell/data/word_piece_builder.h"
 #include "models/langcell/pretrained/geneformer_dictionaries.h"
 #include "tools/commands/command.h"
 #include "tools/commands/counts_flags.h"
+#include "tools/commands/outputs.h"
 
 namespace lc {
 
@@ -28,6 +30,22 @@ struct VocabOptions {
   std::int32_t size = 8192;
   bool overwrite = false;
 };
+
+// After the first block of a file: what its medians will hold, judged by it, said when that is much, refused when it is more than there is.
+void require_room(const MedianBuilder& builder, std::uint64_t before, double blocks, const std::filesystem::path& path,
+                  const std::function<void(const std::string&)>& say) {
+  constexpr double kMuch = 1 << 30;
+  const double bytes = 4 * (static_cast<double>(before) + blocks * static_cast<double>(builder.values() - before));
+  if (bytes < kMuch) return;
+  const double there = static_cast<double>(available_memory());
+  const std::string holds = fmt::format("{}: exact medians hold about {:.1f} GiB", path.string(), bytes / kMuch);
+  if (there > 0 && bytes > there)
+    throw ResourceError(
+        fmt::format("{}, and {:.1f} GiB are free: take a vocabulary that exists (--geneformer-tokens, or genes.tsv of a model), "
+                    "or counts of some of the cells (langcell split)",
+                    holds, there / kMuch));
+  say(holds);
+}
 
 void publish(const VocabOptions& options, AtomicFile& file, const std::string& content, const nlohmann::ordered_json& summary) {
   file.write(content);
@@ -79,10 +97,14 @@ GeneVocabulary gene_vocabulary_of(std::span<const std::filesystem::path> files, 
     for (std::string& id : ids)
       if (!is_ensembl_gene(id)) id.clear();
     builder.begin_matrix(ids, counts.gene_names());
+    const std::uint64_t before = builder.values();
+    std::uint64_t seen = 0;
     std::vector<std::int64_t> indptr;
     counts.for_each_block(kCellsAtOnce, [&](const CsrBlock& block) {
       indptr.assign(block.offsets.begin(), block.offsets.end());
       builder.add({indptr, block.genes, block.values});
+      if (seen == 0) require_room(builder, before, static_cast<double>(counts.n_cells()) / static_cast<double>(block.rows()), path, say);
+      seen += block.rows();
     });
   }
   return builder.finish();

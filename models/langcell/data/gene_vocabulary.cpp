@@ -176,6 +176,7 @@ void MedianBuilder::add(const CountBlock& block) {
       values_[static_cast<size_t>(gene)].cp10k.push_back(sum / n_counts[cell] * 10000.0f);
       sum = 0;
     }
+    held_ += touched.size();
   }
 }
 

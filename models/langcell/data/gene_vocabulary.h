@@ -52,7 +52,8 @@ class MedianBuilder {
  public:
   void begin_matrix(std::span<const std::string> ensembl_ids, std::span<const std::string> names);  // per column; an empty id: not a gene
   void add(const CountBlock& block);
-  GeneVocabulary finish();  // DataError when no gene was seen
+  std::uint64_t values() const { return held_; }  // so far: every non-zero is kept, 4 bytes each, so that medians are exact
+  GeneVocabulary finish();                        // DataError when no gene was seen
 
  private:
   struct Values {
@@ -64,6 +65,7 @@ class MedianBuilder {
   std::unordered_map<std::string, std::int32_t> gene_of_id_;
   std::vector<std::int32_t> gene_of_column_;
   std::vector<float> sum_of_gene_;
+  std::uint64_t held_ = 0;
 };
 
 }  // namespace lc

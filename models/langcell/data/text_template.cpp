@@ -64,6 +64,9 @@ TextTemplate TextTemplate::read(const std::filesystem::path& path) {
     if (!columns.insert(column).second) throw DataError(fmt::format("{}:{}: the field '{}' occurs twice", path.string(), number, column));
     t.fields.push_back({column, tab == std::string::npos ? title_of(column) : trimmed(line.substr(tab + 1))});
   }
+  if (t.fields.size() > TextTemplate::kMostFields)
+    throw DataError(
+        fmt::format("{}: wanted at most {} fields, got {}; leave some out", path.string(), TextTemplate::kMostFields, t.fields.size()));
   if (t.fields.empty()) throw DataError(fmt::format("{}: no fields; wanted a column of obs on each line", path.string()));
   return t;
 }

@@ -18,6 +18,7 @@ struct TemplateField {
 };
 
 struct TextTemplate {
+  static constexpr std::size_t kMostFields = 32;
   std::vector<TemplateField> fields;
   static TextTemplate standard();  // LangCell's order: cell_type, development_stage, tissue, disease, sex, assay, …
   // One field a line: the column, or column, tab, title. DataError: no field, one twice, a name that a corpus cannot keep.
