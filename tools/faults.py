@@ -66,7 +66,7 @@ def prepare(number):
     """A copy of the tree with the cases built once."""
     folder = TOP / "build/faults" / str(number)
     folder.mkdir(parents=True, exist_ok=True)
-    files = subprocess.run(["git", "ls-files", "-z"], cwd=TOP, stdout=subprocess.PIPE, check=True).stdout.decode().split("\0")
+    files = subprocess.run(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=TOP, stdout=subprocess.PIPE, check=True).stdout.decode().split("\0")
     for name in filter(None, files):
         source, to = TOP / name, folder / name
         if not source.exists():

@@ -5,8 +5,8 @@
 #include <vector>
 
 #include "kernels/cpu/dispatch.h"
-#include "kernels/cpu/scratch.h"
 #include "kernels/cpu/loss_tiles.h"
+#include "kernels/cpu/scratch.h"
 
 namespace lc::kernels {
 namespace {
@@ -26,7 +26,8 @@ Range block(std::int64_t index, std::int64_t size, Range within) {
   const std::int64_t begin = within.begin + index * size;
   return {begin, std::min(within.end, begin + size)};
 }
-template <class F> void each_block(std::int64_t size, Range within, F&& f) {
+template <class F>
+void each_block(std::int64_t size, Range within, F&& f) {
   for (std::int64_t i = 0; i < chunks_of(within.size(), size); ++i) f(block(i, size, within));
 }
 
@@ -47,12 +48,21 @@ void copy_bias(const float* bias, Range tile, float* to) {
 
 // logits (rows, kTile) = x · tableᵀ
 void logits_of(FloatRows x, std::int64_t rows, FloatRows table, std::int64_t words, std::int64_t columns, float* logits) {
-  multiply({.rows = rows, .columns = words, .inner = columns, .left = x.data, .left_stride = x.stride, .right = table.data,
-            .right_stride = table.stride, .out = logits, .out_stride = kTile, .transpose = Transpose::right});
+  multiply({.rows = rows,
+            .columns = words,
+            .inner = columns,
+            .left = x.data,
+            .left_stride = x.stride,
+            .right = table.data,
+            .right_stride = table.stride,
+            .out = logits,
+            .out_stride = kTile,
+            .transpose = Transpose::right});
 }
 
 // Log-sum-exp of the rows over one span, and the logit of a label that falls into it.
-template <class T> void sum_span(const CrossEntropyForward<T>& a, Range rows, Range span, LogSumExp* sums, float* label_logits) {
+template <class T>
+void sum_span(const CrossEntropyForward<T>& a, Range rows, Range span, LogSumExp* sums, float* label_logits) {
   Scratch scratch(a.x.columns);
   const FloatRows x = as_float(a.x, rows.begin, rows.end, scratch.x.get());
   each_block(kTile, span, [&](Range tile) {
@@ -68,7 +78,8 @@ template <class T> void sum_span(const CrossEntropyForward<T>& a, Range rows, Ra
   });
 }
 
-template <class T> void forward(const CrossEntropyForward<T>& a) {
+template <class T>
+void forward(const CrossEntropyForward<T>& a) {
   const std::int64_t m = a.x.rows, spans = chunks_of(a.vocabulary, kSpan), row_blocks = chunks_of(m, kRows);
   std::vector<LogSumExp> sums(static_cast<std::size_t>(spans * m));
   std::vector<float> label_logits(static_cast<std::size_t>(m));
@@ -88,7 +99,8 @@ template <class T> void forward(const CrossEntropyForward<T>& a) {
 }
 
 // logits ← dlogits of rows × tile; dbias += their column sums
-template <class T> void logit_gradients(const CrossEntropyBackward<T>& a, Range rows, Range tile, const float* bias, float* logits) {
+template <class T>
+void logit_gradients(const CrossEntropyBackward<T>& a, Range rows, Range tile, const float* bias, float* logits) {
   const float dloss = a.dloss[0];
   alignas(64) float sums[kTile] = {};
   for (std::int64_t i = 0; i < rows.size(); ++i) {
@@ -101,7 +113,8 @@ template <class T> void logit_gradients(const CrossEntropyBackward<T>& a, Range 
 }
 
 // One span of the vocabulary against all rows of a pass; dx (rows of the pass, columns) receives the span's part, or is null.
-template <class T> void backward_span(const CrossEntropyBackward<T>& a, Range rows_of_pass, Range span, float* dx) {
+template <class T>
+void backward_span(const CrossEntropyBackward<T>& a, Range rows_of_pass, Range span, float* dx) {
   const std::int64_t columns = a.x.columns;
   Scratch scratch(columns);
   each_block(kTile, span, [&](Range tile) {
@@ -112,20 +125,36 @@ template <class T> void backward_span(const CrossEntropyBackward<T>& a, Range ro
       logits_of(x, rows.size(), table, tile.size(), columns, scratch.logits.get());
       logit_gradients(a, rows, tile, scratch.bias.get(), scratch.logits.get());
       if (a.dtable != nullptr) {
-        multiply({.rows = tile.size(), .columns = columns, .inner = rows.size(), .left = scratch.logits.get(), .left_stride = kTile,
-                  .right = x.data, .right_stride = x.stride, .out = a.dtable + tile.begin * columns, .out_stride = columns, .beta = 1,
+        multiply({.rows = tile.size(),
+                  .columns = columns,
+                  .inner = rows.size(),
+                  .left = scratch.logits.get(),
+                  .left_stride = kTile,
+                  .right = x.data,
+                  .right_stride = x.stride,
+                  .out = a.dtable + tile.begin * columns,
+                  .out_stride = columns,
+                  .beta = 1,
                   .transpose = Transpose::left});
       }
       if (dx != nullptr) {
-        multiply({.rows = rows.size(), .columns = columns, .inner = tile.size(), .left = scratch.logits.get(), .left_stride = kTile,
-                  .right = table.data, .right_stride = table.stride, .out = dx + (rows.begin - rows_of_pass.begin) * columns,
-                  .out_stride = columns, .beta = tile.begin == span.begin ? 0.0f : 1.0f});
+        multiply({.rows = rows.size(),
+                  .columns = columns,
+                  .inner = tile.size(),
+                  .left = scratch.logits.get(),
+                  .left_stride = kTile,
+                  .right = table.data,
+                  .right_stride = table.stride,
+                  .out = dx + (rows.begin - rows_of_pass.begin) * columns,
+                  .out_stride = columns,
+                  .beta = tile.begin == span.begin ? 0.0f : 1.0f});
       }
     });
   });
 }
 
-template <class T> void backward(const CrossEntropyBackward<T>& a) {
+template <class T>
+void backward(const CrossEntropyBackward<T>& a) {
   const std::int64_t columns = a.x.columns, spans = chunks_of(a.vocabulary, kSpan), part = std::min(a.x.rows, kPass) * columns;
   const auto parts = aligned_floats(static_cast<std::size_t>(a.dx ? std::max<std::int64_t>(spans * part, 1) : 1));
   each_block(kPass, {0, a.x.rows}, [&](Range pass) {
@@ -143,9 +172,21 @@ template <class T> void backward(const CrossEntropyBackward<T>& a) {
 
 }  // namespace
 
-template <> void cross_entropy_forward<Device::cpu, float>(Queue, const CrossEntropyForward<float>& a) { forward(a); }
-template <> void cross_entropy_forward<Device::cpu, bf16>(Queue, const CrossEntropyForward<bf16>& a) { forward(a); }
-template <> void cross_entropy_backward<Device::cpu, float>(Queue, const CrossEntropyBackward<float>& a) { backward(a); }
-template <> void cross_entropy_backward<Device::cpu, bf16>(Queue, const CrossEntropyBackward<bf16>& a) { backward(a); }
+template <>
+void cross_entropy_forward<Device::cpu, float>(Queue, const CrossEntropyForward<float>& a) {
+  forward(a);
+}
+template <>
+void cross_entropy_forward<Device::cpu, bf16>(Queue, const CrossEntropyForward<bf16>& a) {
+  forward(a);
+}
+template <>
+void cross_entropy_backward<Device::cpu, float>(Queue, const CrossEntropyBackward<float>& a) {
+  backward(a);
+}
+template <>
+void cross_entropy_backward<Device::cpu, bf16>(Queue, const CrossEntropyBackward<bf16>& a) {
+  backward(a);
+}
 
 }  // namespace lc::kernels

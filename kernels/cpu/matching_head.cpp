@@ -16,7 +16,8 @@ double log_sum(const float* logits) {
   return high + std::log1p(std::exp(low - high));
 }
 
-template <class T> void forward(const MatchingHeadForward<T>& f) {
+template <class T>
+void forward(const MatchingHeadForward<T>& f) {
   parallel_for(f.pairs, kPairs, [&](std::int64_t begin, std::int64_t end, std::int64_t) {
     for (std::int64_t i = begin; i < end; ++i) {
       const T* x = f.x.row(f.rows[i]);
@@ -35,7 +36,8 @@ template <class T> void forward(const MatchingHeadForward<T>& f) {
   f.loss[0] = static_cast<float>(loss);
 }
 
-template <class T> void input_gradient(const MatchingHeadBackward<T>& b, const std::vector<float>& dlogits) {
+template <class T>
+void input_gradient(const MatchingHeadBackward<T>& b, const std::vector<float>& dlogits) {
   if (b.dx.into == Into::write) {
     parallel_for(b.dx.to.rows, kRows, [&](std::int64_t begin, std::int64_t end, std::int64_t) {
       for (std::int64_t i = begin; i < end; ++i) std::fill_n(b.dx.to.row(i), b.dx.to.columns, T{});
@@ -52,7 +54,8 @@ template <class T> void input_gradient(const MatchingHeadBackward<T>& b, const s
   });
 }
 
-template <class T> void backward(const MatchingHeadBackward<T>& b) {
+template <class T>
+void backward(const MatchingHeadBackward<T>& b) {
   std::vector<float> dlogits(static_cast<std::size_t>(2 * b.pairs));
   for (std::int64_t i = 0; i < b.pairs; ++i) {
     for (int k = 0; k < 2; ++k) {
@@ -77,9 +80,21 @@ template <class T> void backward(const MatchingHeadBackward<T>& b) {
 
 }  // namespace
 
-template <> void matching_head_forward<Device::cpu, float>(Queue, const MatchingHeadForward<float>& f) { forward(f); }
-template <> void matching_head_forward<Device::cpu, bf16>(Queue, const MatchingHeadForward<bf16>& f) { forward(f); }
-template <> void matching_head_backward<Device::cpu, float>(Queue, const MatchingHeadBackward<float>& b) { backward(b); }
-template <> void matching_head_backward<Device::cpu, bf16>(Queue, const MatchingHeadBackward<bf16>& b) { backward(b); }
+template <>
+void matching_head_forward<Device::cpu, float>(Queue, const MatchingHeadForward<float>& f) {
+  forward(f);
+}
+template <>
+void matching_head_forward<Device::cpu, bf16>(Queue, const MatchingHeadForward<bf16>& f) {
+  forward(f);
+}
+template <>
+void matching_head_backward<Device::cpu, float>(Queue, const MatchingHeadBackward<float>& b) {
+  backward(b);
+}
+template <>
+void matching_head_backward<Device::cpu, bf16>(Queue, const MatchingHeadBackward<bf16>& b) {
+  backward(b);
+}
 
 }  // namespace lc::kernels

@@ -108,10 +108,11 @@ struct NormRow {  // what a row brings from memory, asked for while the row befo
   __device__ __forceinline__ float hat(int v, int i) const { return (to_float(sum[v].of[i]) - mean) * inverse; }
 };
 
-// residual_norm_backward_kernel: ds = r (g − mean(g) − ŝ mean(g ŝ)), g = dy·γ; dx = ds under forward's mask. A block does neighbouring
-// rows. in   dy, sum (T, C), statistics (T, 2), γ (C)      out  dx, dresidual (T, C), partials (blocks, 3, C): dγ, dβ, dbias grid (blocks)
-// block 128   shared 4·3·512·V floats: each warp's partial sums moves every matrix once deterministic: rows in order within a warp, warps
-// in order
+// residual_norm_backward_kernel: ds = r (g − mean(g) − ŝ mean(g ŝ)), g = dy·γ; dx = ds under forward's mask. A block does neighbours.
+// in   dy, sum (T, C), statistics (T, 2), γ (C)      out  dx, dresidual (T, C), partials (blocks, 3, C): dγ, dβ, dbias
+// grid (blocks)   block 128   shared 4·3·512·V floats: each warp's partial sums
+// moves every matrix once
+// deterministic: rows in order within a warp, warps in order
 template <int V, class T>
 __global__ void __launch_bounds__(kThreads, V > 1            ? 1
                                             : sizeof(T) == 2 ? 3

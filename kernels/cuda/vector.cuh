@@ -1,8 +1,7 @@
 // Several neighbouring numbers of a row at once: one memory transaction of up to 16 bytes, float arithmetic, one rounding.
 #pragma once
-#include <ptx.cuh>
-
 #include <algorithm>
+#include <ptx.cuh>
 
 #include "kernels/kernels.h"
 

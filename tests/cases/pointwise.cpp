@@ -19,7 +19,7 @@ OpCase sum_of_two(const std::string& name, std::int64_t rows, std::int64_t colum
   return c;
 }
 
-// Columns [1, 1 + width) and the last `width` columns of one tensor: rows with gaps, and a gradient that is 0 between them.
+// Columns [0, width) and the last `width` columns of one tensor: rows with gaps, and a gradient that is 0 between them.
 OpCase sum_of_slices() {
   const std::int64_t rows = 33, columns = 71, width = 35;
   OpCase c;

@@ -122,6 +122,7 @@ std::string where(Site site);  // "attention.cu:12:34"
 std::string head();            // "attention_forward_kernel block (1,2,0): "
 void sleep_here();             // the current thread cannot go on until somebody wakes it
 void wake(const std::vector<Thread*>& threads);
-void check_memory_behind();  // throws when a launch wrote behind a piece of device memory
+char mark_behind(const void* piece, std::size_t at);  // what lies at this byte from its start, behind its end
+void check_memory_behind();                           // throws when a launch wrote behind a piece of device memory
 
 }  // namespace shim

@@ -33,7 +33,8 @@ bool legal(const Launch& l) {
 void prepare(dim3 dim) {
   Block& b = *block;
   TSAN(++b.token; b.shared += b.stride;)
-  for (std::size_t i = 0; i < b.shared_bytes + kCanary; ++i) static_cast<volatile char*>(b.shared)[i] = static_cast<char>(0xff);
+  for (std::size_t i = 0; i < b.shared_bytes + kCanary; ++i)
+    static_cast<volatile char*>(b.shared)[i] = i < b.shared_bytes ? static_cast<char>(0xff) : mark_behind(b.shared, i);
   b.arrived = b.returned = b.epoch = 0;
   b.cells.assign((b.shared_bytes + 15) / 16, Cell{});
   b.mbarriers.clear();
@@ -58,7 +59,7 @@ void run_block(dim3 dim) {
   ++stats.blocks;
   run_threads();
   for (std::size_t i = 0; i < kCanary && b.error.empty(); ++i) {
-    if (b.shared[b.shared_bytes + i] != static_cast<char>(0xff))
+    if (b.shared[b.shared_bytes + i] != mark_behind(b.shared, b.shared_bytes + i))
       b.error = head() + "wrote behind its " + std::to_string(b.shared_bytes) + " bytes of shared memory";
   }
   if (b.error.empty()) return;

@@ -22,20 +22,31 @@ std::map<char*, Piece>& pieces() {
   return live;
 }
 
+// What lies behind a piece: signalling NaNs for float and bf16, which arithmetic makes quiet and so changes, and others at each place, so
+// that a kernel that copies what it read behind one piece to behind another is seen as well.
+void mark(char* piece, std::size_t bytes) {
+  for (std::size_t i = 0; i < kCanary; ++i) piece[bytes + i] = shim::mark_behind(piece, bytes + i);
+}
 bool intact(const char* piece, std::size_t bytes) {
   for (std::size_t i = 0; i < kCanary; ++i) {
-    if (piece[bytes + i] != static_cast<char>(0xff)) return false;
+    if (piece[bytes + i] != shim::mark_behind(piece, bytes + i)) return false;
   }
   return true;
 }
 
 }  // namespace
 
+char shim::mark_behind(const void* piece, std::size_t at) {
+  if (at % 2) return 0x7f;  // little-endian: the high byte, with every exponent bit but the lowest
+  const std::size_t place = reinterpret_cast<std::uintptr_t>(piece) / 64 + at / 2;
+  return static_cast<char>(0x81 + place * 0x9e3779b97f4a7c15u % 61);
+}
+
 void shim::check_memory_behind() {
   const std::lock_guard lock(mutex);
   for (const auto& [piece, what] : pieces()) {
     if (intact(piece, what.bytes)) continue;
-    std::memset(piece + what.bytes, 0xff, kCanary);
+    mark(piece, what.bytes);
     throw std::runtime_error(std::string(kernel_name) + ": wrote behind a piece of " + std::to_string(what.bytes) +
                              " bytes of device memory");
   }
@@ -51,7 +62,8 @@ int shim::device_of(const void* memory, std::size_t bytes) {
 
 static cudaError_t allocate(void** p, std::size_t bytes, int device) {
   if (posix_memalign(p, kAlignment, bytes + kCanary + (bytes + kCanary == 0))) return cudaErrorMemoryAllocation;
-  std::memset(*p, 0xff, bytes + kCanary);
+  std::memset(*p, 0xff, bytes);
+  mark(static_cast<char*>(*p), bytes);
   const std::lock_guard lock(mutex);
   pieces()[static_cast<char*>(*p)] = {bytes, device};
   return cudaSuccess;

@@ -83,11 +83,26 @@ TEST(ShimRules, SharedAndDeviceMemoryBeginAsNaN) {
 #if !defined(__SANITIZE_ADDRESS__)  // which sees these by itself
 __global__ void beyond_shared_kernel(int index) { ptx::dynamic_shared<volatile float>()[index] = 0; }
 __global__ void beyond_device_kernel(volatile float* x) { x[3] = 0; }
+template <class T>
+__global__ void doubled_kernel(const T* x, T* y) {  // what lies behind is read, and goes back where it was
+  constexpr int kBehind = 12 / sizeof(T);
+  y[kBehind] = from_float<T>(2 * to_float(x[kBehind]));
+}
+__global__ void copied_kernel(const std::uint32_t* x, std::uint32_t* y) { y[3] = x[3]; }
 TEST(ShimRules, WritesBehindMemoryAreNamed) {
   EXPECT_SAID(said(beyond_shared_kernel, kOneBlock, 256), "wrote behind its 1024 bytes of shared memory");
   void* p = nullptr;
   check("cudaMalloc", cudaMalloc(&p, 12));
   EXPECT_SAID(said(beyond_device_kernel, kOneBlock, static_cast<volatile float*>(p)), "wrote behind a piece of 12 bytes");
+  void* q = nullptr;
+  check("cudaMalloc", cudaMalloc(&q, 12));
+  const auto* from = static_cast<const float*>(p);
+  EXPECT_SAID(said(doubled_kernel<float>, kOneBlock, from, static_cast<float*>(p)), "wrote behind a piece of 12 bytes");
+  EXPECT_SAID(said(doubled_kernel<bf16>, kOneBlock, static_cast<const bf16*>(p), static_cast<bf16*>(p)),
+              "wrote behind a piece of 12 bytes");
+  EXPECT_SAID(said(copied_kernel, kOneBlock, static_cast<const std::uint32_t*>(p), static_cast<std::uint32_t*>(q)),
+              "wrote behind a piece of 12 bytes");
+  check("cudaFree", cudaFree(q));
   check("cudaFree", cudaFree(p));
 }
 #endif
