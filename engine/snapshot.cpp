@@ -8,11 +8,24 @@
 #include "kernels/cuda/device.h"
 
 namespace lc {
+namespace {
+
+void in_parts(std::size_t bytes, const auto& work) {
+  kernels::parallel_for(static_cast<std::int64_t>(bytes), 1 << 20,
+                        [&](std::int64_t begin, std::int64_t end, std::int64_t) { work(begin, end); });
+}
+
+}  // namespace
 
 void ParameterSnapshot::reserve(const Parameters& parameters) {
   const Queue& queue = parameters.queue();
   if (copies_[0] || (queue.imagined() && queue.device != Device::cpu)) return;  // it is memory of the host
-  for (std::shared_ptr<std::byte>& copy : copies_) copy = allocate(queue.device == Device::cpu ? queue : Queue{}, bytes(parameters) / 3);
+  const std::size_t size = bytes(parameters) / 3;
+  for (std::shared_ptr<std::byte>& copy : copies_) {
+    copy = allocate(queue.device == Device::cpu ? queue : Queue{}, size);
+    if (queue.imagined()) continue;
+    in_parts(size, [&](std::int64_t begin, std::int64_t end) { std::fill(copy.get() + begin, copy.get() + end, std::byte{}); });
+  }
 }
 
 void ParameterSnapshot::take(const Parameters& parameters) {
@@ -29,9 +42,7 @@ void ParameterSnapshot::take(const Parameters& parameters) {
     if (queue.device == Device::cuda)
       cuda::download(queue, to, source, {size, 1, size, size});
     else
-      kernels::parallel_for(static_cast<std::int64_t>(size), 1 << 20, [&](std::int64_t begin, std::int64_t end, std::int64_t) {
-        std::copy(source + begin, source + end, to + begin);
-      });
+      in_parts(size, [&](std::int64_t begin, std::int64_t end) { std::copy(source + begin, source + end, to + begin); });
   }
 }
 

@@ -10,8 +10,8 @@ namespace lc {
 
 class ParameterSnapshot {
  public:
-  // Memory for all that can be trained: three times the arena, on the host. Asked for early, so that a run does not find out late that
-  // there is none; take() asks if nobody did. ResourceError.
+  // Memory for all that can be trained: three times the arena, on the host. Asked for early and written to, so that a run does not find out
+  // late that there is none; take() asks if nobody did. ResourceError.
   void reserve(const Parameters& parameters);
   static std::size_t bytes(const Parameters& parameters) { return 3 * static_cast<std::size_t>(parameters.size()) * sizeof(float); }
   void take(const Parameters& parameters);  // waits for the device. The same parameters each time
