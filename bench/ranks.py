@@ -22,6 +22,7 @@ ENVIRONMENT = os.environ | {
     "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
     "OMPI_MCA_rmaps_base_oversubscribe": "1",
     "OMPI_MCA_hwloc_base_binding_policy": "none",
+    "OMPI_MCA_mpi_yield_when_idle": "1",
 }
 SETTINGS = ["model.preset=small", "data.max_cell_tokens=256", "train.batch_size=16", "train.precision=fp32", "train.log_every=1",
             "validate.every=0", "checkpoint.every=0", "train.tensorboard=false"]

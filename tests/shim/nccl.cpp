@@ -323,8 +323,9 @@ ncclResult_t ncclAllGather(const void* in, void* out, std::size_t count_of_each,
   const std::size_t ranks = lives(comm) ? comm->clique->device.size() : 0;
   return call(comm, {"ncclAllGather", in, out, count_of_each, type}, ranks * count_of_each * size_of(type), stream);
 }
-ncclResult_t ncclBroadcast(const void* in, void* out, std::size_t count, ncclDataType_t type, int root, ncclComm_t comm, cudaStream_t) {
-  return call(comm, {"ncclBroadcast", in, out, count, type, 0, root}, count * size_of(type));
+ncclResult_t ncclBroadcast(const void* in, void* out, std::size_t count, ncclDataType_t type, int root, ncclComm_t comm,
+                           cudaStream_t stream) {
+  return call(comm, {"ncclBroadcast", in, out, count, type, 0, root}, count * size_of(type), stream);
 }
 
 ncclResult_t ncclGroupStart() {

@@ -150,6 +150,7 @@ TEST(NcclRules, NumbersThatChangeBeforeTheirSumIsDoneAreAnError) {
   expect_said(2, "rank 1 changes values of ncclAllReduce before it is done", [](const Rank& me) {
     const Beside beside;
     beside.let_wait(beside.stream, nullptr);
+    me.all->arrive_and_wait();  // nobody is still starting when the error comes
     const ncclResult_t result = me.wait(beside.sum(me));
     if (me.rank == 1) cudaMemsetAsync(me.numbers, 0, sizeof(float), nullptr);
     beside.let_wait(nullptr, beside.stream);
