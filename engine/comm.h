@@ -27,7 +27,13 @@ class Communicator {
   virtual void all_reduce_sum_on(const Queue& queue, std::span<float> values);
   // counts[r] floats of each rank r, rank 0 first, the same counts on all ranks; this rank's lie in their place, the others' are filled in.
   virtual void all_gather_on(const Queue& queue, std::span<float> all, std::span<const std::int64_t> counts);
-  virtual void abort(int exit_code) = 0;  // ends all ranks at once; between processes it does not return
+  // Sums beside the work of the queue: of what lies there once all is done that the queue was asked for until now, put there before the
+  // first that it is asked for after end_sums_on(). In between nobody touches the values, and no other collective is called. Ranks in host
+  // memory have only their one thread for both: they sum at once.
+  virtual void begin_sum_on(const Queue& queue, std::span<float> values) { all_reduce_sum_on(queue, values); }
+  virtual void end_sums_on(const Queue&) {}
+  virtual double take_waited_s() { return 0; }  // for which the queue of a GPU stood still for such sums, since last asked
+  virtual void abort(int exit_code) = 0;        // ends all ranks at once; between processes it does not return
 };
 
 std::span<float> part_of_rank(int rank, std::span<float> all, std::span<const std::int64_t> counts);  // as all_gather_on lays them out

@@ -20,7 +20,10 @@ class Adding {  // the time it lives, to a sum
 
 }  // namespace
 
-double TimedCommunicator::take_seconds() { return std::exchange(seconds_, 0); }
+TimedCommunicator::Waited TimedCommunicator::take() {
+  const double sums = std::exchange(sums_, 0) + ranks_.take_waited_s();
+  return {std::exchange(seconds_, 0) + sums, sums};
+}
 
 void TimedCommunicator::all_reduce_sum(std::span<float> values) {
   const Adding adding(seconds_);
@@ -53,6 +56,14 @@ void TimedCommunicator::all_reduce_sum_on(const Queue& queue, std::span<float> v
 void TimedCommunicator::all_gather_on(const Queue& queue, std::span<float> all, std::span<const std::int64_t> counts) {
   const Adding adding(seconds_);
   ranks_.all_gather_on(queue, all, counts);
+}
+void TimedCommunicator::begin_sum_on(const Queue& queue, std::span<float> values) {
+  const Adding adding(sums_);
+  ranks_.begin_sum_on(queue, values);
+}
+void TimedCommunicator::end_sums_on(const Queue& queue) {
+  const Adding adding(sums_);
+  ranks_.end_sums_on(queue);
 }
 
 }  // namespace lc

@@ -9,7 +9,10 @@ namespace lc {
 class TimedCommunicator final : public Communicator {
  public:
   explicit TimedCommunicator(Communicator& ranks) : ranks_(ranks) {}
-  double take_seconds();  // spent in collectives since it was last asked, waiting for slower ranks included
+  struct Waited {              // seconds, waiting for slower ranks included
+    double all = 0, sums = 0;  // in collectives; of that for the sums that run beside the work, in what they were not hidden by it
+  };
+  Waited take();  // since it was last asked
   int rank() const override { return ranks_.rank(); }
   int size() const override { return ranks_.size(); }
   void all_reduce_sum(std::span<float> values) override;
@@ -21,11 +24,14 @@ class TimedCommunicator final : public Communicator {
   // On a GPU the time to ask, not that of the sum.
   void all_reduce_sum_on(const Queue& queue, std::span<float> values) override;
   void all_gather_on(const Queue& queue, std::span<float> all, std::span<const std::int64_t> counts) override;
+  void begin_sum_on(const Queue& queue, std::span<float> values) override;
+  void end_sums_on(const Queue& queue) override;
+  double take_waited_s() override { return ranks_.take_waited_s(); }
   void abort(int exit_code) override { ranks_.abort(exit_code); }
 
  private:
   Communicator& ranks_;
-  double seconds_ = 0;
+  double seconds_ = 0, sums_ = 0;
 };
 
 }  // namespace lc

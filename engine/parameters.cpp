@@ -183,6 +183,14 @@ const NamedParameter* Parameters::find(const std::string& name) const {
   return at == named_.end() ? nullptr : &*at;
 }
 
+std::vector<ParameterPlace> Parameters::places() const {
+  std::vector<ParameterPlace> places;
+  for (std::size_t i = 0; i < owners_.size(); ++i)
+    places.push_back({owners_[i].parameter.leaf().get(), owners_[i].offset, i + 1 < owners_.size() ? owners_[i + 1].offset : size_, false});
+  for (const NamedParameter& p : named_) places[p.owner].trained |= !p.frozen;
+  return places;
+}
+
 std::vector<kernels::Segment> Parameters::segments(float decay) const {
   std::vector<kernels::Segment> table;
   for (std::size_t i = 0; i < named_.size(); ++i) {

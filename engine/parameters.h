@@ -53,6 +53,12 @@ struct NamedParameter {
   std::size_t owner = 0;  // the Parameter it lies in
 };
 
+struct ParameterPlace {  // of a Parameter in the arena, in elements, padding included
+  const Leaf* leaf = nullptr;
+  std::int64_t begin = 0, end = 0;
+  bool trained = false;  // some of it
+};
+
 class Parameters {
  public:
   static constexpr std::int64_t kSlice = 64;       // floats: 256 bytes
@@ -74,6 +80,7 @@ class Parameters {
 
   const std::vector<NamedParameter>& named() const { return named_; }
   const NamedParameter* find(const std::string& name) const;
+  std::vector<ParameterPlace> places() const;  // in the order of the arena
   // Where a tensor's numbers lie, on the queue's device: the host reads and writes them with numbers() and put().
   float* master(const NamedParameter& p) const { return master_.get() + p.offset; }
   float* gradient(const NamedParameter& p) const { return gradients_.get() + p.offset; }

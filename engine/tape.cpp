@@ -79,13 +79,14 @@ Tensor Tape::record(const char* name, std::vector<Tensor> in, const Tensor& out,
   for (const Tensor& t : in) {
     if (t.tape() == this && t.slot() >= 0) slots_[t.slot()].uses.push_back({t.first_column(), t.first_column() + t.columns()});
   }
-  const int slot = add_slot(out);
-  nodes_.push_back({name, std::move(in), slot, std::move(backward)});
-  return out.recorded(this, slot);
+  Node node{name, std::move(in), add_slot(out), std::move(backward), {}};
+  for (const Tensor& t : node.in) note(t.leaf().get(), node);
+  nodes_.push_back(std::move(node));
+  return out.recorded(this, nodes_.back().slot);
 }
 
-void Tape::mark_ready(std::function<void()> ready) {
-  nodes_.push_back({"ready", {}, -1, [ready = std::move(ready)](std::span<const Tensor>, const Tensor&, Gradients&) { ready(); }});
+void Tape::note(const Leaf* parameter, Node& reader) {
+  if (parameter && parameter->tape == this && parameters_.insert(parameter).second) reader.first_read.push_back(parameter);
 }
 
 Tensor Tape::recompute(const std::vector<Tensor>& inputs, const std::vector<std::shared_ptr<Leaf>>& parameters, const Segment& f) {
@@ -97,31 +98,34 @@ Tensor Tape::recompute(const std::vector<Tensor>& inputs, const std::vector<std:
     out = f(plain);
   }
   if (out.tape()) throw ShapeError("recompute: the segment uses a parameter or tensor that was not declared");
-  return record("recompute", inputs, out, [f, parameters, plain](std::span<const Tensor> in, const Tensor& dout, Gradients& d) {
-    Tape inner;
-    std::vector<Tensor> watched;
-    for (std::size_t i = 0; i < plain.size(); ++i) watched.push_back(in[i].tape() ? inner.watch(plain[i]) : plain[i]);
-    const Redirected to_inner(parameters, &inner);
-    const Tensor again = f(watched);
-    inner.backward({{again, dout}});
-    for (std::size_t i = 0; i < plain.size(); ++i) {
-      if (!d.wanted(i)) continue;
-      const Tensor gradient = inner.gradient(watched[i]);
-      if (!gradient) continue;
-      if (plain[i].dtype() == DType::f32) {
-        const auto g = d.to<float>(i);
-        on(dout.queue(), [&]<Device D>() {
-          kernels::convert<D>(dout.queue(), kernels::Convert<float, float>{gradient.view<const float>(), g.to, g.into});
-        });
-      } else {
-        const auto g = d.to<bf16>(i);
-        const Tensor rounded = gradient.to(DType::bf16);
-        on(dout.queue(), [&]<Device D>() {
-          kernels::convert<D>(dout.queue(), kernels::Convert<bf16, bf16>{rounded.view<const bf16>(), g.to, g.into});
-        });
-      }
-    }
-  });
+  const Tensor recorded =
+      record("recompute", inputs, out, [f, parameters, plain](std::span<const Tensor> in, const Tensor& dout, Gradients& d) {
+        Tape inner;
+        std::vector<Tensor> watched;
+        for (std::size_t i = 0; i < plain.size(); ++i) watched.push_back(in[i].tape() ? inner.watch(plain[i]) : plain[i]);
+        const Redirected to_inner(parameters, &inner);
+        const Tensor again = f(watched);
+        inner.backward({{again, dout}});
+        for (std::size_t i = 0; i < plain.size(); ++i) {
+          if (!d.wanted(i)) continue;
+          const Tensor gradient = inner.gradient(watched[i]);
+          if (!gradient) continue;
+          if (plain[i].dtype() == DType::f32) {
+            const auto g = d.to<float>(i);
+            on(dout.queue(), [&]<Device D>() {
+              kernels::convert<D>(dout.queue(), kernels::Convert<float, float>{gradient.view<const float>(), g.to, g.into});
+            });
+          } else {
+            const auto g = d.to<bf16>(i);
+            const Tensor rounded = gradient.to(DType::bf16);
+            on(dout.queue(), [&]<Device D>() {
+              kernels::convert<D>(dout.queue(), kernels::Convert<bf16, bf16>{rounded.view<const bf16>(), g.to, g.into});
+            });
+          }
+        }
+      });
+  for (const std::shared_ptr<Leaf>& parameter : parameters) note(parameter.get(), nodes_.back());
+  return recorded;
 }
 
 // A gradient with more than two contributions accumulates in float.
@@ -182,11 +186,13 @@ void Tape::backward(const std::vector<Seed>& seeds) {
   while (!nodes_.empty()) {
     Node node = std::move(nodes_.back());
     nodes_.pop_back();
-    const Tensor dout = node.slot < 0 ? Tensor() : take_gradient(node.slot);
-    if (node.slot >= 0 && !dout) continue;
-    Gradients d(*this, node.in);
-    node.backward(node.in, dout, d);
-    d.finish();
+    if (const Tensor dout = take_gradient(node.slot)) {
+      Gradients d(*this, node.in);
+      node.backward(node.in, dout, d);
+      d.finish();
+    }
+    if (!ready_) continue;
+    for (const Leaf* parameter : node.first_read) ready_(*parameter);
   }
   for (Slot& s : slots_) {
     if (s.watched && s.gradient) clear_unwritten(s);

@@ -4,6 +4,8 @@
 #include <functional>
 #include <memory>
 #include <span>
+#include <unordered_set>
+#include <utility>
 #include <vector>
 
 #include "engine/tensor.h"
@@ -27,8 +29,10 @@ class Tape {
   Tensor gradient(const Tensor& watched) const;  // absent when nothing reached it
   Tensor record(const char* name, std::vector<Tensor> in, const Tensor& out, Backward backward);
 
-  // Runs `ready` during backward once the gradients of everything recorded after this point are complete (the reducer's cue).
-  void mark_ready(std::function<void()> ready);
+  // The parameters that operators recorded here read, and what backward calls for each of them once nothing that is left adds to its
+  // gradient (the reducer's cue).
+  const std::unordered_set<const Leaf*>& parameters() const { return parameters_; }
+  void on_ready(std::function<void(const Leaf&)> ready) { ready_ = std::move(ready); }
 
   // f(inputs) is run without recording; backward runs it again, with the same chance, and goes through it. `parameters` are the leaves f
   // uses: an undeclared one is an error. Equal to the bit to not recomputing, as long as the inputs have no other use.
@@ -50,10 +54,12 @@ class Tape {
   struct Node {
     const char* name;
     std::vector<Tensor> in;
-    int slot = -1;  // −1: a mark
+    int slot = -1;
     Backward backward;
+    std::vector<const Leaf*> first_read;  // parameters that nothing recorded before reads
   };
   int add_slot(const Tensor& like);
+  void note(const Leaf* parameter, Node& reader);
   Tensor& gradient_buffer(int slot, bool in_float);
   void add_to_slot(int slot, std::int64_t first_column, const Tensor& gradient);
   void clear_unwritten(Slot& slot);
@@ -61,6 +67,8 @@ class Tape {
 
   std::vector<Slot> slots_;
   std::vector<Node> nodes_;
+  std::unordered_set<const Leaf*> parameters_;
+  std::function<void(const Leaf&)> ready_;
 };
 
 // Where an operator's backward puts the gradient of input i. d.to<T>(i): absent | write | add.

@@ -56,6 +56,7 @@ RankSpread spread_of(std::span<const RankTimes> ranks, double step_seconds) {
   };
   all.data_s = spread([](const RankTimes& r) { return r.data_s; });
   all.comm_s = spread([](const RankTimes& r) { return r.comm_s; });
+  all.sums_s = spread([](const RankTimes& r) { return r.sums_s; });
   all.work_s = spread([](const RankTimes& r) { return r.work_s; });
   all.tokens_per_s = spread([&](const RankTimes& r) { return step_seconds > 0 ? r.tokens / step_seconds : 0; });
   all.imbalance = all.work_s.mean > 0 ? all.work_s.most / all.work_s.mean - 1 : 0;
@@ -90,10 +91,11 @@ void TrainLog::write(const StepRecord& r) {
   j["lr"] = r.lr, j["grad_norm"] = r.grad_norm, j["samples_per_s"] = r.samples_per_s, j["tokens_per_s"] = r.tokens_per_s;
   j["data_s"] = r.data_s, j["step_s"] = r.step_s, j["skipped_negatives"] = r.skipped_negatives, j["peak_bytes"] = r.peak_bytes;
   if (r.ranks) {
-    j["comm_s"] = r.ranks->comm_s.mean, j["imbalance"] = r.ranks->imbalance;
+    j["comm_s"] = r.ranks->comm_s.mean, j["sums_s"] = r.ranks->sums_s.mean, j["imbalance"] = r.ranks->imbalance;
     j["ranks"] = {{"data_s", json_of(r.ranks->data_s)},
                   {"work_s", json_of(r.ranks->work_s)},
                   {"comm_s", json_of(r.ranks->comm_s)},
+                  {"sums_s", json_of(r.ranks->sums_s)},
                   {"tokens_per_s", json_of(r.ranks->tokens_per_s)},
                   {"slowest", r.ranks->slowest}};
   }

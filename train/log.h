@@ -23,6 +23,7 @@ struct LoggedLosses {  // means; absent: inactive
 struct RankTimes {    // of one rank, seconds of a step
   double data_s = 0;  // preparing the batch
   double comm_s = 0;  // in collectives, waiting for slower ranks included: what of the communication is exposed
+  double sums_s = 0;  // of comm_s, for the sums of the gradients: what backward did not hide of them
   double work_s = 0;  // the rest of the step
   double tokens = 0;  // of its share
 };
@@ -32,7 +33,7 @@ struct RankSpread {
   struct Spread {
     double least = 0, mean = 0, most = 0;
   };
-  Spread data_s, work_s, comm_s, tokens_per_s;
+  Spread data_s, work_s, comm_s, sums_s, tokens_per_s;
   double imbalance = 0;  // most work / mean work − 1: the share of a step for which the others wait
   int slowest = 0;       // the rank with the most work
 };

@@ -8,6 +8,7 @@
 #include "engine/memory.h"
 #include "engine/snapshot.h"
 #include "train/order.h"
+#include "train/reducer.h"
 #include "train/stage.h"
 #include "train/start_model.h"
 #include "train/step.h"
@@ -105,7 +106,8 @@ class Walk {
     const Objectives& o = options_.stage(plan.stage).objectives;
     const bool text = o.cell_text > 0 || o.matching > 0;
     const double vectors = !(o.cell_cell > 0 || text) ? 0 : 1.0 + (o.cell_cell > 0) + text;  // z of a sample
-    plan.gradient_bytes = 2 * (n - 1) / n * 4 * static_cast<double>(model().parameters().size());
+    for (const GradientSlice& s : gradient_slices(model().parameters(), Reducer::kLeastSlice))
+      plan.gradient_bytes += 2 * (n - 1) / n * 4 * static_cast<double>(s.end - s.begin);
     plan.gather_bytes = (n - 1) * plan.samples * (vectors * width * 4 + 8 + (text ? 16 : 0));
     const auto others = static_cast<std::size_t>(2 * vectors * width * 4 * (n - 1) * plan.samples);  // with their gradients
     plan.peak_bytes += others, plan.held_bytes += others;

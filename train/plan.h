@@ -18,7 +18,7 @@ struct StagePlan {
   std::vector<ProfileRow> work;                 // of a step, this rank's: means over steps of the stage
   std::size_t peak_bytes = 0;                   // of the first step, which runs on the longest batch: `peak_bytes` of train.jsonl
   std::size_t held_bytes = 0;                   // taken from the system for it: on CPUs blocks are of few sizes, and kept
-  double gradient_bytes = 0, gather_bytes = 0;  // sent by each rank, a step: the sum of gradients; z and ids of the batch
+  double gradient_bytes = 0, gather_bytes = 0;  // sent by each rank, a step: the sum of the trained ones' gradients; z and ids of the batch
   double flops() const;                         // of a step, this rank's
 };
 

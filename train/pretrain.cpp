@@ -53,7 +53,7 @@ class Run {
   void checkpoint(int stage, std::int64_t step);
   bool any_asked();
   void finish();
-  std::optional<RankSpread> compare_times(const PendingStep& own, double step_seconds, double comm_seconds);
+  std::optional<RankSpread> compare_times(const PendingStep& own, double step_seconds, const TimedCommunicator::Waited& waited);
   StepRecord record(int stage, std::int64_t step, const StepResult& r, double lr, double step_seconds) const;
   LangCell::Parts trained_parts(int stage) const;
   SampleOrder order_of(int stage);
@@ -224,14 +224,14 @@ StepRecord Run::record(int stage, std::int64_t step, const StepResult& r, double
 }
 
 // How alike the ranks were, at the cost of one small gather. All ranks call it.
-std::optional<RankSpread> Run::compare_times(const PendingStep& own, double step_seconds, double comm_seconds) {
+std::optional<RankSpread> Run::compare_times(const PendingStep& own, double step_seconds, const TimedCommunicator::Waited& waited) {
   if (ranks_.size() == 1) return {};
   const auto tokens = static_cast<float>(own.known.tokens);
-  const auto data = static_cast<float>(own.known.data_seconds), comm = static_cast<float>(comm_seconds);
-  const float numbers[] = {data, comm, static_cast<float>(step_seconds) - comm, tokens};
+  const auto data = static_cast<float>(own.known.data_seconds), comm = static_cast<float>(waited.all);
+  const float numbers[] = {data, comm, static_cast<float>(waited.sums), static_cast<float>(step_seconds) - comm, tokens};
   const std::vector<float> all = ranks_.all_gather_rows(std::span<const float>(numbers), std::size(numbers));
   std::vector<RankTimes> each;
-  for (std::size_t i = 0; i < all.size(); i += std::size(numbers)) each.push_back({all[i], all[i + 1], all[i + 2], all[i + 3]});
+  for (std::size_t i = 0; i < all.size(); i += std::size(numbers)) each.push_back({all[i], all[i + 1], all[i + 2], all[i + 3], all[i + 4]});
   return spread_of(each, step_seconds);
 }
 
@@ -265,7 +265,7 @@ void Run::run_stage(int stage) {
   std::int64_t one_group_steps = 0;
   std::vector<PendingStep> waiting;
   auto since = Clock::now();
-  ranks_.take_seconds();
+  ranks_.take();
   reset_memory_peak(model_->parameters().queue());
   for (std::int64_t n = first; n < steps; ++n) {
     const std::vector<Samples> now = std::move(next);
@@ -279,7 +279,8 @@ void Run::run_stage(int stage) {
       std::vector<StepResult> results;  // first of all: a GPU's time is over when they are there
       for (const PendingStep& w : waiting) results.push_back(step.finish(w));
       const double steps_waiting = static_cast<double>(waiting.size()), each = seconds_since(since) / steps_waiting;
-      const double comm = ranks_.take_seconds() / steps_waiting;
+      TimedCommunicator::Waited waited = ranks_.take();
+      waited.all /= steps_waiting, waited.sums /= steps_waiting;
       for (std::size_t i = 0; i < waiting.size(); ++i) {
         const StepResult& r = results[i];
         line = record(stage, waiting[i].number + 1, r, schedule.lr(waiting[i].number), each);
@@ -287,7 +288,7 @@ void Run::run_stage(int stage) {
       }
       line.epoch = static_cast<double>(n + 1) / static_cast<double>(order.batches_per_epoch());
       done_ += std::ssize(waiting);
-      if (logs) line.ranks = compare_times(waiting.back(), each, comm);
+      if (logs) line.ranks = compare_times(waiting.back(), each, waited);
       if (logs && log_) log_->write(line);
       progress_->update(line, done_before_ + done_);
       waiting.clear();
@@ -309,7 +310,7 @@ void Run::run_stage(int stage) {
       throw Stopped(fmt::format("{}: stopped by {} after stage {}, step {}; the same command with --resume continues", setup_.run.string(),
                                 StopRequest::signal_name(), stage, n + 1));
     }
-    if (waiting.empty()) since = Clock::now(), ranks_.take_seconds();  // validating and saving are no part of the next step
+    if (waiting.empty()) since = Clock::now(), ranks_.take();  // validating and saving are no part of the next step
   }
   progress_->clear();
   if (one_group_steps > 0)

@@ -15,6 +15,7 @@
 #include "engine/errors.h"
 #include "engine/tape.h"
 #include "models/langcell/data/batches.h"
+#include "train/reducer.h"
 
 namespace lc {
 namespace {
@@ -97,6 +98,7 @@ PendingStep Step::begin(std::uint32_t number, const std::vector<Samples>& micro_
   step.known.skipped_negatives = c.skipped_negatives, step.known.one_group_only = c.one_group_only;
 
   // (c)
+  Reducer reducer(parameters, ranks_, rule_.least_slice);
   for (std::size_t i = 0; i < batch.micro.size(); ++i) {
     Encoded e = std::move(encoded[i]);
     if (training && !once) {
@@ -105,10 +107,12 @@ PendingStep Step::begin(std::uint32_t number, const std::vector<Samples>& micro_
       e = encode(batch.micro[i], tape.get());
     }
     objectives(batch, batch.micro[i], c, e, step, training ? tape.get() : nullptr);
-    if (training) tape->backward(e.seeds);
+    if (!training) continue;
+    if (i + 1 == batch.micro.size()) reducer.follow(*tape);  // until then gradients still grow
+    tape->backward(e.seeds);
   }
   if (!training) return step;
-  ranks_.all_reduce_sum_on(queue(), parameters.gradients());
+  reducer.finish();
   step.gradient_norm = Tensor::scalar(0, queue());
   const Tensor clip_factor = Tensor::scalar(1, queue());
   parameters.gradient_norm(rule_.clip, step.gradient_norm, clip_factor);

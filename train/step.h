@@ -10,6 +10,7 @@
 #include "train/dataset.h"
 #include "train/options.h"
 #include "train/order.h"
+#include "train/reducer.h"
 
 namespace lc {
 
@@ -27,6 +28,7 @@ struct StepRule {  // what a stage asks of every step
   double field_dropout = 0;                       // of the fields of a text from a template
   PassOptions::Activations activations = PassOptions::Activations::keep;
   int max_cell_tokens = 2048;
+  std::int64_t least_slice = Reducer::kLeastSlice;  // of the gradients that are summed at once
   bool cells_need_text() const { return cell_text > 0 || matching > 0; }
 };
 

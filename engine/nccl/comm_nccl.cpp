@@ -65,16 +65,23 @@ class Nccl final : public Communicator {
   void barrier() override { whole().barrier(); }
   void all_reduce_sum_on(const Queue& queue, std::span<float> values) override;
   void all_gather_on(const Queue& queue, std::span<float> all, std::span<const std::int64_t> counts) override;
+  void begin_sum_on(const Queue& queue, std::span<float> values) override;
+  void end_sums_on(const Queue& queue) override;
+  double take_waited_s() override;
   void abort(int exit_code) override { host_.abort(exit_code); }
 
  private:
-  struct Asked {  // a collective in the stream
+  struct Asked {  // a collective in a stream
     cudaEvent_t done;
     Clock::time_point since;
   };
   void connect();
+  struct Wait {  // of the queue's stream for that of the sums
+    cudaEvent_t begin, end;
+  };
   template <class Call>
-  void ask(const char* what, const Queue& queue, Call&& call);
+  void ask(const char* what, const Queue& queue, cudaStream_t in, Call&& call);
+  void let_wait(cudaStream_t stream, cudaStream_t for_other);
   void finish_call(const char* what, ncclResult_t result);
   ncclResult_t state() const;
   Communicator& whole();
@@ -83,6 +90,7 @@ class Nccl final : public Communicator {
   void look();
   void watch();
   cudaStream_t stream() const { return static_cast<cudaStream_t>(setup_.queue.stream); }
+  cudaEvent_t new_event(unsigned flags) const;
 
   const NcclLibrary& nccl_ = nccl_library();
   Communicator& host_;
@@ -94,12 +102,18 @@ class Nccl final : public Communicator {
   std::deque<Asked> asked_;
   std::vector<cudaEvent_t> events_;  // free ones
   bool closed_ = false;
+  cudaStream_t sums_ =
+      nullptr;  // beside the queue's: one of the two always waits for the other before a collective, so theirs have one order
+  cudaEvent_t reached_ = nullptr;  // by one stream, for the other to wait
+  std::vector<Wait> waits_;        // not yet asked after
   std::thread watch_;
 };
 
 Nccl::Nccl(Communicator& host, const NcclSetup& setup) : host_(host), setup_(setup) {
   if (!nccl_.why_not.empty()) throw ResourceError("ranks on GPUs: " + nccl_.why_not);
   check(cudaSetDevice(setup_.queue.index));
+  check(cudaStreamCreateWithFlags(&sums_, cudaStreamNonBlocking));
+  reached_ = new_event(cudaEventDisableTiming);
   connect();
   watch_ = quiet_thread([this] { watch(); });
 }
@@ -131,6 +145,21 @@ Nccl::~Nccl() {
   if (comm_) abort_in_time(nccl_, comm_);
   for (const Asked& a : asked_) cudaEventDestroy(a.done);
   for (const cudaEvent_t e : events_) cudaEventDestroy(e);
+  for (const Wait& w : waits_) cudaEventDestroy(w.begin), cudaEventDestroy(w.end);
+  cudaEventDestroy(reached_);
+  cudaStreamDestroy(sums_);
+}
+
+cudaEvent_t Nccl::new_event(unsigned flags) const {
+  cudaEvent_t event{};
+  check(cudaEventCreateWithFlags(&event, flags));
+  return event;
+}
+
+// What `stream` is asked for from now on begins when `for_other` has done what it was asked for until now.
+void Nccl::let_wait(cudaStream_t stream, cudaStream_t for_other) {
+  check(cudaEventRecord(reached_, for_other));
+  check(cudaStreamWaitEvent(stream, reached_, 0));
 }
 
 ncclResult_t Nccl::state() const {
@@ -178,25 +207,56 @@ Communicator& Nccl::whole() {
 }
 
 template <class Call>
-void Nccl::ask(const char* what, const Queue& queue, Call&& call) {
+void Nccl::ask(const char* what, const Queue& queue, cudaStream_t in, Call&& call) {
   if (!(queue == setup_.queue)) throw ShapeError("ranks on GPUs: wanted numbers on the queue of this rank");
   const std::lock_guard lock(mutex_);
   require_whole();
   finish_call(what, call());
   cudaEvent_t event{};
   if (events_.empty())
-    check(cudaEventCreateWithFlags(&event, cudaEventDisableTiming));
+    event = new_event(cudaEventDisableTiming);
   else
     event = events_.back(), events_.pop_back();
-  check(cudaEventRecord(event, stream()));
+  check(cudaEventRecord(event, in));
   asked_.push_back({event, Clock::now()});
 }
 
 void Nccl::all_reduce_sum_on(const Queue& queue, std::span<float> values) {
   if (queue.device == Device::cpu) return whole().all_reduce_sum(values);
   if (values.empty()) return;
-  ask("sum over ranks", queue,
+  ask("sum over ranks", queue, stream(),
       [&] { return nccl_.all_reduce(values.data(), values.data(), values.size(), ncclFloat, ncclSum, comm_, stream()); });
+}
+
+void Nccl::begin_sum_on(const Queue& queue, std::span<float> values) {
+  if (queue.device == Device::cpu) return whole().begin_sum_on(queue, values);
+  if (values.empty()) return;
+  ask("sum over ranks", queue, sums_, [&] {
+    let_wait(sums_, stream());
+    return nccl_.all_reduce(values.data(), values.data(), values.size(), ncclFloat, ncclSum, comm_, sums_);
+  });
+}
+
+void Nccl::end_sums_on(const Queue& queue) {
+  if (queue.device == Device::cpu) return whole().end_sums_on(queue);
+  const Wait wait{new_event(cudaEventDefault), new_event(cudaEventDefault)};
+  waits_.push_back(wait);
+  check(cudaEventRecord(wait.begin, stream()));
+  let_wait(stream(), sums_);
+  check(cudaEventRecord(wait.end, stream()));
+}
+
+// Of those that are over: nobody waits for a GPU to tell.
+double Nccl::take_waited_s() {
+  double seconds = 0;
+  std::erase_if(waits_, [&](const Wait& w) {
+    float milliseconds = 0;
+    if (cudaEventQuery(w.end) == cudaErrorNotReady) return false;
+    if (cudaEventElapsedTime(&milliseconds, w.begin, w.end) == cudaSuccess) seconds += milliseconds / 1e3;
+    cudaEventDestroy(w.begin), cudaEventDestroy(w.end);
+    return true;
+  });
+  return seconds;
 }
 
 void Nccl::all_gather_on(const Queue& queue, std::span<float> all, std::span<const std::int64_t> counts) {
@@ -204,7 +264,7 @@ void Nccl::all_gather_on(const Queue& queue, std::span<float> all, std::span<con
   if (all.empty()) return;
   const std::span<float> own = part_of_rank(rank(), all, counts);
   const bool equal = std::adjacent_find(counts.begin(), counts.end(), std::not_equal_to<>()) == counts.end();
-  ask("gather", queue, [&] {
+  ask("gather", queue, stream(), [&] {
     if (equal) return nccl_.all_gather(own.data(), all.data(), own.size(), ncclFloat, comm_, stream());
     ncclResult_t result = nccl_.group_start();
     for (int r = 0; r < size() && is_well(result); ++r) {

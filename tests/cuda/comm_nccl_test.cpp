@@ -53,6 +53,28 @@ TEST(CommNccl, RowsOfAllLieInTheOrderOfTheRanks) {
   }
 }
 
+// The twin does such a sum as late as it may be, and tells of numbers that were not there before it or that change under it.
+TEST(CommNccl, SumsBesideTheWorkAreThereAfterTheirEnd) {
+  on_gpus(3, [](Communicator& c, const Queue& queue) {
+    const auto rank = static_cast<float>(c.rank());
+    const Tensor first = Tensor::from(std::vector<float>{rank, 1}, queue), second = Tensor::from(std::vector<float>{2, rank, 5}, queue);
+    c.begin_sum_on(queue, floats(first));
+    Tensor::from(std::vector<float>{7}, queue).to(DType::bf16);  // work goes on
+    c.begin_sum_on(queue, floats(second));
+    c.begin_sum_on(queue, {});
+    EXPECT_EQ(first.to_host<float>(), (std::vector<float>{rank, 1})) << "nobody has waited for it";
+    c.end_sums_on(queue);
+    EXPECT_EQ(first.to_host<float>(), (std::vector<float>{3, 3}));
+    EXPECT_EQ(second.to_host<float>(), (std::vector<float>{6, 3, 15}));
+    c.all_reduce_sum_on(queue, floats(first));
+    EXPECT_EQ(first.to_host<float>(), (std::vector<float>{9, 9})) << "in the queue's own stream again";
+    EXPECT_GE(c.take_waited_s(), 0);
+    float host = 1;
+    c.begin_sum_on(Queue{}, {&host, 1});
+    c.end_sums_on(Queue{});
+    EXPECT_EQ(host, 3);
+  });
+}
 TEST(CommNccl, ValuesOfTheHostTakeItsOwnPath) {
   on_gpus(2, [&](Communicator& c, const Queue&) {
     double one = 1;

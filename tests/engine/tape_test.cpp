@@ -2,6 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <set>
+#include <string>
+
 #include "engine/errors.h"
 #include "engine/nn.h"
 #include "tests/support/op_case.h"
@@ -45,26 +48,41 @@ TEST(tape, gives_no_gradient_to_what_nothing_reaches) {
   EXPECT_FALSE(tape.gradient(y));
 }
 
-TEST(tape, calls_ready_marks_when_everything_after_them_is_done) {
+TEST(tape, says_of_each_parameter_when_nothing_adds_to_its_gradient_any_more) {
   Tape tape;
   Parameters arena;
-  const Linear first(Scope{&arena, "first"}, 3, 3, 1), second(Scope{&arena, "second"}, 3, 3, 1);
+  const Linear first(Scope{&arena, "first"}, 3, 3, 1), second(Scope{&arena, "second"}, 3, 3, 1), third(Scope{&arena, "third"}, 3, 3, 1),
+      unused(Scope{&arena, "unused"}, 3, 3, 1);
   arena.allocate(DType::f32);
   arena.initialize(1);
   arena.allocate_training();
+  EXPECT_TRUE(arena.freeze({"third.bias"}).empty());
   arena.attach(&tape);
-  float first_then = -1, second_then = 0;
-  const Tensor h = first(matrix({1, 2, 3}, 1));
-  tape.mark_ready([&] {
-    first_then = arena.gradient(*arena.find("first.bias"))[0];
-    second_then = arena.gradient(*arena.find("second.bias"))[0];
-  });
-  const Tensor y = second(h);
-  tape.backward({{y, matrix({1, 1, 1}, 1)}});
+  const auto gradients = [&] { return std::vector<float>(arena.gradients().begin(), arena.gradients().end()); };
+  std::vector<std::string> order;
+  std::vector<std::vector<float>> then;
+  tape.on_ready([&](const Leaf& parameter) { order.push_back(parameter.name), then.push_back(gradients()); });
+  const Tensor h = second(first(matrix({1, 2, 3}, 1)));
+  const Tensor y = tape.recompute({h}, {third.weight.leaf(), third.bias.leaf()}, [&](std::span<const Tensor> in) { return third(in[0]); });
+  const Tensor nowhere = third(h);
+  const Tensor again = first(y);
+  EXPECT_EQ(tape.parameters().size(), 5u);
+  tape.backward({{again, matrix({1, 1, 1}, 1)}});
   arena.attach(nullptr);
-  EXPECT_EQ(first_then, 0);
-  EXPECT_EQ(second_then, 1);
-  EXPECT_NE(arena.gradient(*arena.find("first.bias"))[0], 0);
+  ASSERT_EQ(order.size(), 5u);
+  EXPECT_EQ(order[0], "third.weight");
+  EXPECT_EQ((std::set<std::string>{order[1], order[2]}), (std::set<std::string>{"second.weight", "second.bias"}));
+  EXPECT_EQ((std::set<std::string>{order[3], order[4]}), (std::set<std::string>{"first.weight", "first.bias"}));
+  const std::vector<float> last = gradients();
+  for (std::size_t i = 0; i < order.size(); ++i) {
+    const NamedParameter& p = *arena.find(order[i]);
+    for (std::int64_t k = p.offset; k < p.offset + p.shape.count(); ++k) {
+      EXPECT_NE(last[static_cast<std::size_t>(k)], 0) << order[i];
+      EXPECT_EQ(then[i][static_cast<std::size_t>(k)], last[static_cast<std::size_t>(k)]) << order[i];
+    }
+  }
+  const auto bias = static_cast<std::size_t>(arena.find("first.bias")->offset);
+  EXPECT_NE(then[0][bias], last[bias]) << "its other use was still to come";
 }
 
 struct Block : Module {

@@ -114,11 +114,12 @@ def test_several_ranks_are_compared_in_the_log_and_in_info(binary, corpus, tmp_p
     for line in lines:
         ranks = line["ranks"]
         assert ranks["slowest"] in (0, 1)
-        for key in ("data_s", "work_s", "comm_s", "tokens_per_s"):
+        for key in ("data_s", "work_s", "comm_s", "sums_s", "tokens_per_s"):
             least, mean, most = ranks[key]
             assert 0 <= least <= mean <= most and most > 0
             assert abs(mean - (least + most) / 2) <= 1e-6 * most
-        assert line["comm_s"] == ranks["comm_s"][1]
+        assert line["comm_s"] == ranks["comm_s"][1] and line["sums_s"] == ranks["sums_s"][1]
+        assert line["sums_s"] < line["comm_s"], "gathers and small sums are no sums of gradients"
         assert abs(line["imbalance"] - (ranks["work_s"][2] / ranks["work_s"][1] - 1)) < 1e-9
         assert abs(2 * ranks["tokens_per_s"][1] / line["tokens_per_s"] - 1) < 1e-3
         assert ranks["work_s"][0] + ranks["comm_s"][0] <= line["step_s"] * 1.001, "rank 0's is a step of one of the two"

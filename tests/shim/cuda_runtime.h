@@ -137,11 +137,25 @@ inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr what, int) 
   if (what == cudaDevAttrComputeCapabilityMajor) *value = shim::compute_major;
   return cudaSuccess;
 }
-struct CUevent_st {
-  std::shared_ptr<std::atomic<bool>> before;  // null: all before it is done
+// A stream beside the thread's own takes collectives alone (shim.h says what it does with them).
+struct CUstream_st {
+  shim::StreamPtr work = std::make_shared<shim::Stream>();
 };
+enum { cudaStreamDefault = 0, cudaStreamNonBlocking = 1 };
+inline const shim::StreamPtr& stream_of(cudaStream_t stream) { return stream ? stream->work : shim::own_stream(); }
+inline cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned flags) {
+  if (flags != cudaStreamNonBlocking)
+    return cudaErrorInvalidValue;  // the other kind waits for everything: nothing would be beside anything
+  *stream = new CUstream_st;
+  return cudaSuccess;
+}
+inline cudaError_t cudaStreamDestroy(cudaStream_t stream) {
+  delete stream;
+  return cudaSuccess;
+}
+using CUevent_st = shim::Event;
 using cudaEvent_t = CUevent_st*;
-enum { cudaHostAllocDefault = 0, cudaEventDisableTiming = 2 };
+enum { cudaHostAllocDefault = 0, cudaEventDefault = 0, cudaEventDisableTiming = 2 };
 cudaError_t cudaHostAlloc(void** p, std::size_t bytes, unsigned flags);
 inline cudaError_t cudaEventCreate(cudaEvent_t* e) {
   *e = new CUevent_st;
@@ -152,8 +166,12 @@ inline cudaError_t cudaEventDestroy(cudaEvent_t e) {
   delete e;
   return cudaSuccess;
 }
-inline cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t) {
-  e->before = shim::last_asked();
+inline cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t stream) {
+  shim::record(*e, stream_of(stream));
+  return cudaSuccess;
+}
+inline cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t e, unsigned) {
+  shim::let_wait(stream_of(stream), *e);
   return cudaSuccess;
 }
 inline cudaError_t cudaEventQuery(cudaEvent_t e) { return !e->before || *e->before ? cudaSuccess : cudaErrorNotReady; }

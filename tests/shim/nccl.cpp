@@ -170,11 +170,21 @@ class Entered {
   const bool alone_;
 };
 
-void put_into_stream(ncclComm_t comm, Calls&& calls) {
-  shim::ask_of_stream([clique = comm->clique, rank = comm->rank, calls = std::move(calls)] { clique->perform(rank, calls); });
+// In a stream of its own a collective runs late, beside the thread's work: what it reads must not change until then.
+void put_into_stream(ncclComm_t comm, Calls&& calls, cudaStream_t stream) {
+  std::vector<std::string> then;
+  for (const Call& c : calls) then.emplace_back(stream ? std::string(static_cast<const char*>(c.in), c.count * size_of(c.type)) : "");
+  shim::ask_of_stream(stream_of(stream), [clique = comm->clique, rank = comm->rank, calls = std::move(calls), then = std::move(then)] {
+    for (std::size_t i = 0; i < calls.size(); ++i) {
+      if (std::memcmp(then[i].data(), calls[i].in, then[i].size()) == 0) continue;
+      const std::lock_guard lock(clique->mutex);
+      clique->fail(ncclInvalidUsage, "rank " + std::to_string(rank) + " changes values of " + calls[i].name + " before it is done");
+    }
+    clique->perform(rank, calls);
+  });
 }
 
-ncclResult_t call(ncclComm_t comm, Call&& c, std::size_t out_bytes) {
+ncclResult_t call(ncclComm_t comm, Call&& c, std::size_t out_bytes, cudaStream_t stream) {
   if (!lives(comm)) return refuse(ncclInvalidArgument, c.name + " with a communicator that is not, or no longer, there");
   const Entered entered(comm);
   if (!entered.alone()) return refuse(ncclInvalidUsage, c.name + ": two threads use a communicator at once");
@@ -187,12 +197,15 @@ ncclResult_t call(ncclComm_t comm, Call&& c, std::size_t out_bytes) {
   const std::size_t bytes = c.count * size_of(c.type);
   if (bytes > 0 && (shim::device_of(c.in, bytes) != comm->device || shim::device_of(c.out, out_bytes) != comm->device))
     return refuse(ncclInvalidArgument, c.name + ": wanted memory of GPU " + std::to_string(comm->device));
+  if (!shim::knows_all(stream_of(stream)))
+    return refuse(ncclInvalidUsage, c.name + " in a stream that does not wait for the work before it in the thread's own");
   if (depth > 0) {
+    if (stream) return refuse(ncclInvalidUsage, c.name + " of a group in another stream than the thread's own");
     const auto same = std::find_if(group.begin(), group.end(), [&](const Waiting& w) { return w.comm == comm; });
     (same == group.end() ? group.insert(same, {comm, {}}) : same)->calls.push_back(std::move(c));
     return ncclSuccess;
   }
-  put_into_stream(comm, {std::move(c)});
+  put_into_stream(comm, {std::move(c)}, stream);
   comm->in_progress = ++comm->calls % 2 == 0;  // both ways are walked
   return comm->in_progress ? ncclInProgress : ncclSuccess;
 }
@@ -302,15 +315,17 @@ const char* ncclGetLastError(ncclComm_t comm) {
 }
 
 ncclResult_t ncclAllReduce(const void* in, void* out, std::size_t count, ncclDataType_t type, ncclRedOp_t op, ncclComm_t comm,
-                           cudaStream_t) {
-  return call(comm, {"ncclAllReduce", in, out, count, type, op}, count * size_of(type));
+                           cudaStream_t stream) {
+  return call(comm, {"ncclAllReduce", in, out, count, type, op}, count * size_of(type), stream);
 }
-ncclResult_t ncclAllGather(const void* in, void* out, std::size_t count_of_each, ncclDataType_t type, ncclComm_t comm, cudaStream_t) {
+ncclResult_t ncclAllGather(const void* in, void* out, std::size_t count_of_each, ncclDataType_t type, ncclComm_t comm,
+                           cudaStream_t stream) {
   const std::size_t ranks = lives(comm) ? comm->clique->device.size() : 0;
-  return call(comm, {"ncclAllGather", in, out, count_of_each, type}, ranks * count_of_each * size_of(type));
+  return call(comm, {"ncclAllGather", in, out, count_of_each, type}, ranks * count_of_each * size_of(type), stream);
 }
-ncclResult_t ncclBroadcast(const void* in, void* out, std::size_t count, ncclDataType_t type, int root, ncclComm_t comm, cudaStream_t) {
-  return call(comm, {"ncclBroadcast", in, out, count, type, 0, root}, count * size_of(type));
+ncclResult_t ncclBroadcast(const void* in, void* out, std::size_t count, ncclDataType_t type, int root, ncclComm_t comm,
+                           cudaStream_t stream) {
+  return call(comm, {"ncclBroadcast", in, out, count, type, 0, root}, count * size_of(type), stream);
 }
 
 ncclResult_t ncclGroupStart() {
@@ -320,6 +335,6 @@ ncclResult_t ncclGroupStart() {
 ncclResult_t ncclGroupEnd() {
   if (depth == 0) return refuse(ncclInvalidUsage, "ncclGroupEnd without ncclGroupStart");
   if (--depth > 0) return ncclSuccess;
-  for (Waiting& w : std::exchange(group, {})) put_into_stream(w.comm, std::move(w.calls));
+  for (Waiting& w : std::exchange(group, {})) put_into_stream(w.comm, std::move(w.calls), nullptr);
   return ncclSuccess;
 }

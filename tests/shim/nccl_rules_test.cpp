@@ -109,6 +109,54 @@ TEST(NcclRules, ACollectiveWaitsInItsStream) {
     EXPECT_EQ(me.numbers[0], 3.0f);
   });
 }
+// A stream beside the thread's own.
+class Beside {
+ public:
+  Beside() { cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), cudaEventCreateWithFlags(&reached, cudaEventDisableTiming); }
+  ~Beside() { cudaEventDestroy(reached), cudaStreamDestroy(stream); }
+  Beside(const Beside&) = delete;
+  Beside& operator=(const Beside&) = delete;
+  ncclResult_t sum(const Rank& me) const { return ncclAllReduce(me.numbers, me.numbers, kCount, ncclFloat, ncclSum, me.comm, stream); }
+  void let_wait(cudaStream_t waiting, cudaStream_t for_other) const {
+    cudaEventRecord(reached, for_other), cudaStreamWaitEvent(waiting, reached, 0);
+  }
+  cudaStream_t stream = nullptr;
+  cudaEvent_t reached = nullptr;
+};
+
+TEST(NcclRules, ASumInAnotherStreamIsThereWhenTheThreadsOwnHasWaitedForIt) {
+  on_gpus(2, [](const Rank& me) {
+    const Beside beside;
+    beside.let_wait(beside.stream, nullptr);
+    EXPECT_EQ(me.wait(beside.sum(me)), ncclSuccess);
+    cudaStreamSynchronize(nullptr);
+    EXPECT_EQ(me.numbers[0], static_cast<float>(me.rank + 1)) << "its stream waits for nothing";
+    EXPECT_EQ(cudaEventQuery(beside.reached), cudaSuccess);
+    beside.let_wait(nullptr, beside.stream);
+    EXPECT_EQ(cudaEventQuery(beside.reached), cudaErrorNotReady);
+    EXPECT_EQ(me.outcome(ncclSuccess), "");
+    EXPECT_EQ(me.numbers[0], 3.0f);
+  });
+}
+TEST(NcclRules, ASumInAnotherStreamThatDoesNotWaitForItsNumbersIsAnError) {
+  expect_said(2, "does not wait for the work before it", [](const Rank& me) {
+    const Beside beside;
+    beside.let_wait(beside.stream, nullptr);
+    cudaMemsetAsync(me.numbers, 0, kCount * sizeof(float), nullptr);
+    return beside.sum(me);
+  });
+}
+TEST(NcclRules, NumbersThatChangeBeforeTheirSumIsDoneAreAnError) {
+  expect_said(2, "rank 1 changes values of ncclAllReduce before it is done", [](const Rank& me) {
+    const Beside beside;
+    beside.let_wait(beside.stream, nullptr);
+    me.all->arrive_and_wait();  // nobody is still starting when the error comes
+    const ncclResult_t result = me.wait(beside.sum(me));
+    if (me.rank == 1) cudaMemsetAsync(me.numbers, 0, sizeof(float), nullptr);
+    beside.let_wait(nullptr, beside.stream);
+    return result;
+  });
+}
 
 TEST(NcclRules, AnotherCollectiveThanTheOthersIsAnError) {
   expect_said(3, "invalid usage: rank 2 calls ncclBroadcast of 5 values", [](const Rank& me) {

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <deque>
 #include <functional>
 #include <memory>
 #include <source_location>
@@ -51,12 +52,32 @@ void block_barrier(Site site);
 inline int lane() { return lane_index; }
 [[noreturn]] void fail(std::string&& what);  // ends the launch: throws std::runtime_error from it
 
-// A thread's stream does everything at once, but for collectives, which wait for other ranks: they are done when the stream is used again.
-void ask_of_stream(std::function<void()>&& work);
-std::shared_ptr<std::atomic<bool>> last_asked();  // whether what was asked for so far is done; null: it is
+// A thread's own stream does everything at once, but for collectives, which wait for other ranks: they are done when it is used again.
+// Any other stream takes nothing but collectives, as late as can be: when one that waits for it is used.
+struct Asked {
+  std::function<void()> work;
+  std::shared_ptr<std::atomic<bool>> done;
+};
+struct Stream {
+  std::deque<Asked> asked;
+  long long knows = 0;  // of the thread's own stream: how much of its work this one has waited for
+};
+using StreamPtr = std::shared_ptr<Stream>;
+struct Event {
+  std::shared_ptr<std::atomic<bool>> before;  // null: all before it is done
+  StreamPtr of;
+  long long knows = 0;
+};
+const StreamPtr& own_stream();
+void ask_of_stream(const StreamPtr& stream, std::function<void()>&& work);
+bool knows_all(const StreamPtr& stream);  // nothing that the thread's own stream was asked for can come after what this one does next
+void record(Event& event, const StreamPtr& stream);
+void let_wait(const StreamPtr& stream, const Event& event);
 void run_stream();
 inline constinit thread_local bool stream_waits = false;
+inline constinit thread_local long long own_work = 0;
 inline void use_stream() {
+  ++own_work;
   if (stream_waits) run_stream();
 }
 

@@ -51,23 +51,26 @@ TEST(TrainLog, ALineHoldsExactlyTheFieldsOfTheContract) {
 }
 
 TEST(RankSpread, NamesTheRankWithTheMostWorkAndWhatTheOthersWait) {
-  const std::vector<RankTimes> ranks = {{0.1, 0.5, 1.5, 1000}, {0.2, 0.0, 2.0, 1200}, {0.3, 1.0, 1.0, 800}};
+  const std::vector<RankTimes> ranks = {{0.1, 0.5, 0.3, 1.5, 1000}, {0.2, 0.0, 0.0, 2.0, 1200}, {0.3, 1.0, 0.6, 1.0, 800}};
   const RankSpread s = spread_of(ranks, 2.0);
   EXPECT_EQ(s.slowest, 1);
   EXPECT_DOUBLE_EQ(s.imbalance, 2.0 / 1.5 - 1);
   EXPECT_DOUBLE_EQ(s.data_s.least, 0.1);
   EXPECT_DOUBLE_EQ(s.data_s.mean, 0.2);
   EXPECT_DOUBLE_EQ(s.comm_s.most, 1.0);
+  EXPECT_DOUBLE_EQ(s.sums_s.mean, 0.3);
   EXPECT_DOUBLE_EQ(s.tokens_per_s.mean, 500);
 }
 
 TEST(TrainLog, ALineOfSeveralRanksSaysHowAlikeTheyWere) {
   const TemporaryFolder folder;
   StepRecord r = record(1, 10);
-  r.ranks = spread_of(std::vector<RankTimes>{{0.1, 0.5, 1.5, 1000}, {0.2, 0.0, 2.0, 1200}}, 2.0);
+  r.ranks = spread_of(std::vector<RankTimes>{{0.1, 0.5, 0.25, 1.5, 1000}, {0.2, 0.0, 0.0, 2.0, 1200}}, 2.0);
   TrainLog(folder / "train.jsonl").write(r);
   const auto line = lines_of(folder / "train.jsonl").at(0);
   EXPECT_EQ(line["comm_s"], 0.25);
+  EXPECT_EQ(line["sums_s"], 0.125);
+  EXPECT_EQ(line["ranks"]["sums_s"], (nlohmann::ordered_json{0.0, 0.125, 0.25}));
   EXPECT_EQ(line["ranks"]["slowest"], 1);
   EXPECT_EQ(line["ranks"]["work_s"], (nlohmann::ordered_json{1.5, 1.75, 2.0})) << "least, mean, most";
   EXPECT_NEAR(line["imbalance"].get<double>(), 2.0 / 1.75 - 1, 1e-12);

@@ -129,6 +129,9 @@ TEST_F(PlanTest, RanksShareABatchAndSendTheirGradients) {
   EXPECT_GE(two.gradient_bytes, 4 * parameters) << "half of them there, half of the sums back";
   EXPECT_LT(two.gradient_bytes, 4.2 * parameters + 4096 * 64);
   EXPECT_EQ(two.gather_bytes, 8 * (3 * 32 * 4 + 8 + 16));
+  const StagePlan first = plan(options({}), {.ranks = 2}).stages[0];
+  EXPECT_GE(first.gradient_bytes, 4 * static_cast<double>(first.trained));
+  EXPECT_LT(first.gradient_bytes, 0.9 * two.gradient_bytes) << "the text tower is frozen";
 }
 
 TEST_F(PlanTest, EpochsCountByTheCellsOfTheCorpusThatIsPlannedFor) {
