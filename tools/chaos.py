@@ -11,6 +11,7 @@ hang-ranks    the same by SIGSTOP: named, and all gone within five seconds after
 resume-ranks  two ranks resume from each step of 200; the weights of the undisturbed run, byte by byte
 full-ranks    the n-th call of a save by rank 0 of two finds no space: 5 of all and one line; resumed, the same weights
 ERRNO-save, ERRNO-annotate, ERRNO-start   the n-th call fails: exit code and one line, or a finished run with the same result; nothing else left
+ERRNO-tokenize-reader, ERRNO-annotate-reader, kill-…   the same inside the process that reads files; the line names the file
 """
 
 import argparse
@@ -37,11 +38,19 @@ WRITING = "write,pwrite,fsync,ftruncate,rename,mkdir"  # what a full disk refuse
 RANKS_ENVIRONMENT = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1", "OMPI_MCA_mpi_yield_when_idle": "1",
                      "OMPI_MCA_rmaps_base_oversubscribe": "1", "OMPI_MCA_hwloc_base_binding_policy": "none"}
 FAULTS = {"enospc": (errno.ENOSPC, CHANGING), "edquot": (errno.EDQUOT, CHANGING), "eio": (errno.EIO, ALL), "eintr": (errno.EINTR, "open,write,pwrite,read"),
-          "short": ("short", "write,pwrite,read"), "enomem": (errno.ENOMEM, "malloc")}
+          "short": ("short", "write,pwrite,read"), "enomem": (errno.ENOMEM, "malloc"), "kill": ("kill", ALL)}
+
+
+OUTPUTS = {"tokenize": "c.h5", "annotate": "out.h5ad"}
 
 
 def hashes(folder, pattern="*"):
     return {str(f.relative_to(folder)): hashlib.sha256(f.read_bytes()).hexdigest() for f in sorted(folder.rglob(pattern)) if f.is_file()}
+
+
+def digest(folder, name):
+    """Of a file that says which input it comes from: all such folders have names of one length."""
+    return hashlib.sha256((folder / name).read_bytes().replace(str(folder).encode(), b"")).hexdigest()
 
 
 class Bench:
@@ -55,6 +64,7 @@ class Bench:
             self.make()
         self.weights = hashes(folder / "whole" / "model", "*.safetensors")
         self.annotated = hashlib.sha256((folder / "whole.h5ad").read_bytes()).hexdigest()
+        self.read = {kind: self.digest_of(kind) for kind in OUTPUTS}
 
     def say(self, *words):
         done = subprocess.run([self.binary, *map(str, words)], capture_output=True, text=True)
@@ -71,6 +81,7 @@ class Bench:
         shutil.copytree(f / "half", f / "whole")
         self.say(*self.training(f / "whole", 2))
         self.say(*self.annotate(f / "whole.h5ad"))
+        self.say("simulate", "--out", f / "few.h5ad", "--texts", f / "few.json", "--cells", 40, "--genes", 900, "--types", 3, "--seed", 1, "--quiet")
         (f / "ready").touch()
 
     def training(self, run, steps, every=1, *more):
@@ -92,7 +103,21 @@ class Bench:
         return self.folder / name
 
     def annotate(self, out):
-        return ["annotate", self.folder / "a.h5ad", "--model", self.folder / "whole/model", "--texts", self.folder / "t.json", "--threads", 1, "--out", out]
+        return self.reading("annotate", self.folder / "a.h5ad", out)
+
+    def reading(self, kind, cells, out):
+        """A command that reads cells and writes HDF5, through the process that reads files."""
+        texts = ["--texts", self.folder / "t.json", "--threads", 1, "--out", out]
+        if kind == "annotate":
+            return ["annotate", cells, "--model", self.folder / "whole/model", *texts]
+        return ["tokenize", cells, "--genes", self.folder / "g.tsv", "--label-key", "cell_type", *texts]
+
+    def digest_of(self, kind):
+        """Of what an undisturbed command makes of the few cells."""
+        with tempfile.TemporaryDirectory(dir=self.folder) as folder:
+            shutil.copy(self.folder / "few.h5ad", folder + "/a.h5ad")
+            self.say(*self.reading(kind, folder + "/a.h5ad", folder + "/" + OUTPUTS[kind]))
+            return digest(pathlib.Path(folder), OUTPUTS[kind])
 
     def run(self, command, under, **more):
         """The command with libfail before it; more: at, how, calls, log."""
@@ -104,6 +129,11 @@ class Bench:
         if kind == "annotate":
             out = folder / "out.h5ad"
             return self.annotate(out), folder, lambda: hashlib.sha256(out.read_bytes()).hexdigest() == self.annotated and os.listdir(folder) == ["out.h5ad"]
+        if kind.endswith("-reader"):
+            kind = kind.removesuffix("-reader")
+            cells, out = folder / "a.h5ad", folder / OUTPUTS[kind]
+            shutil.copy(self.folder / "few.h5ad", cells)
+            return self.reading(kind, cells, out), folder, lambda: sorted(os.listdir(folder)) == ["a.h5ad", out.name] and digest(folder, out.name) == self.read[kind]
         run = folder / "run"
         shutil.copytree(self.folder / "half", run)
         command = self.training(run, 2)
@@ -119,6 +149,10 @@ def one_line(done):
     return len(lines) == 1 and done.stderr.rstrip().endswith(lines[0]) and "internal error" not in lines[0]
 
 
+def where(kind):
+    return {"in": "reader"} if kind.endswith("-reader") else {}
+
+
 def kill_point(bench, kind, number):
     with tempfile.TemporaryDirectory(dir=bench.folder) as folder:
         command, under, whole = bench.place(kind, pathlib.Path(folder))
@@ -129,20 +163,27 @@ def kill_point(bench, kind, number):
 
 def fault_point(bench, kind, fault, number):
     how, calls = FAULTS[fault]
+    reader = kind.endswith("-reader")
     with tempfile.TemporaryDirectory(dir=bench.folder) as folder:
         command, under, whole = bench.place(kind, pathlib.Path(folder))
         log = bench.folder / f"log-{os.path.basename(folder)}"
         try:
-            done = bench.run(command, under, at=number, how=how, calls=calls, log=log)
+            done = bench.run(command, under, at=number, how=how, calls=calls, log=log, **where(kind))
         except subprocess.TimeoutExpired:
             return {"right": False, "said": "hangs"}
-        left = sum(int(line.split()[1]) for line in log.read_text().splitlines()) if log.exists() else -1
+        lines = log.read_text().splitlines() if log.exists() else []
+        left = sum(int(line.split()[1]) for line in (lines[-1:] if reader else lines)) if lines else -1  # the reader ends before the program, as it likes
         log.unlink(missing_ok=True)
+        said = (done.stderr.strip().splitlines() or [""])[-1][:300]
         clean = done.returncode == 0 or (done.returncode in CODES and one_line(done))
         partial = [str(p) for p in pathlib.Path(folder).rglob("*.partial-*")] if fault != "eio" and fault != "enospc" else []
-        again = bench.run(command, under)
-        return {"code": done.returncode, "right": clean and left == 0 and not partial and again.returncode == 0 and whole(), "leaks": left, "left": len(partial),
-                "said": (done.stderr.strip().splitlines() or [""])[-1][:300], "again": again.returncode}
+        result = {"code": done.returncode, "leaks": left, "left": len(partial), "said": said.replace(folder, "")}
+        if reader:  # silence must mean a right result; an error names the file
+            clean = whole() if done.returncode == 0 else clean and done.returncode in (3, 5) and folder in said
+        if not reader or done.returncode:
+            result["again"] = bench.run(command, under).returncode
+            clean = clean and result["again"] == 0 and whole()
+        return result | {"right": clean and left == 0 and not partial}
 
 
 def run_point(bench, number):
@@ -249,7 +290,7 @@ def count(bench, kind, calls):
     with tempfile.TemporaryDirectory(dir=bench.folder) as folder:
         command, under, whole = bench.place(kind, pathlib.Path(folder))
         log = bench.folder / f"count-{os.path.basename(folder)}"
-        done = bench.run(command, under, calls=calls, log=log)
+        done = bench.run(command, under, calls=calls, log=log, **where(kind))
         if done.returncode or not whole():
             sys.exit(f"chaos: the undisturbed {kind} does not give the same result: {done.stderr}")
         total = max(int(line.split()[0]) for line in log.read_text().splitlines())
@@ -259,6 +300,7 @@ def count(bench, kind, calls):
 
 def points(bench, campaign, every):
     """(number, what to do) for each point of a campaign."""
+    unsaid, every = every is None, every or 1
     if campaign == "run":
         return [(n, lambda n=n: run_point(bench, n)) for n in range(1, 1 + 1000 // every)]
     if campaign in ("ranks", "hang-ranks"):
@@ -277,13 +319,14 @@ def points(bench, campaign, every):
         return [(n, lambda n=n: full_point(bench, n)) for n in range(1, count(bench, "save", WRITING) + 1, every)]
     if campaign in ("save", "annotate"):
         return [(n, lambda n=n: kill_point(bench, campaign, n)) for n in range(1, count(bench, campaign, ALL) + 1, every)]
-    fault, kind = campaign.split("-")
+    fault, kind = campaign.split("-", 1)
     total = count(bench, kind, FAULTS[fault][1])
-    step = max(every, total // 1500 if fault == "enomem" else 1)  # allocations are many: at most 1,500 of them, spread evenly
+    step = max(total // 1500, 1) if fault == "enomem" and unsaid else every  # allocations are many: 1,500 of them, spread evenly
     return [(n, lambda n=n: fault_point(bench, kind, fault, n)) for n in range(1, total + 1, step)]
 
 
-CAMPAIGNS = ["save", "annotate", "run", "ranks", "hang-ranks", "resume-ranks", "full-ranks"] + [f"{fault}-{kind}" for kind in ("save", "annotate", "start") for fault in FAULTS]
+CAMPAIGNS = ["save", "annotate", "run", "ranks", "hang-ranks", "resume-ranks", "full-ranks"] + [
+    f"{fault}-{kind}" for kind in ("save", "annotate", "start", "tokenize-reader", "annotate-reader") for fault in FAULTS if fault != "kill" or "reader" in kind]
 
 
 def table(log):
@@ -311,7 +354,7 @@ def main():
     parser.add_argument("--folder", type=pathlib.Path, default=TOP / "build/chaos")
     parser.add_argument("--binary", type=pathlib.Path, default=TOP / "build/bin/langcell")
     parser.add_argument("--only", nargs="*", default=CAMPAIGNS, choices=CAMPAIGNS)
-    parser.add_argument("--every", type=int, default=1, help="only each so-manieth point")
+    parser.add_argument("--every", type=int, help="only each so-manieth point (default: all, of allocations 1,500 at most)")
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
     options = parser.parse_args()
     bench = Bench(options.folder.resolve(), options.binary.resolve(), TOP / "build/tests/libfail.so")

@@ -130,6 +130,11 @@ std::int32_t Dataset::group(std::int64_t cell) const {
   return own < 0 ? -1 : group_of_label_[static_cast<std::size_t>(corpus - corpora_.data())][own];
 }
 
+std::int32_t Dataset::type(std::int64_t cell) const {
+  const std::int32_t g = group(cell);
+  return g < 0 ? -1 : facts_[static_cast<std::size_t>(g)].type >= 0 ? facts_[static_cast<std::size_t>(g)].type : -2 - g;
+}
+
 TextChoice Dataset::text(std::int64_t cell, PhiloxKey chance, double field_dropout) const {
   const std::int32_t g = group(cell);
   if (g < 0) return {};

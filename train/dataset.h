@@ -35,6 +35,7 @@ class Dataset {
   Sequences sequences(std::span<const std::int64_t> cells, int max_tokens, Pass pass) const;
   void read_soon(std::span<const std::int64_t> cells) const;  // from the disk, in the background
   std::int32_t group(std::int64_t cell) const;                // −1: no text
+  std::int32_t type(std::int64_t cell) const;  // equal numbers: one type, by Cell Ontology id where known, else by text; −1: no text
   // One of its group's strings, drawn per sample; of a text from a template every field but the cell type is left out by that chance.
   TextChoice text(std::int64_t cell, PhiloxKey chance, double field_dropout = 0) const;
   // Whether two groups may mean one cell: types equal, or one a kind of the other, and no other field that both know differs.

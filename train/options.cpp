@@ -107,7 +107,7 @@ void each_key(O& o, Visit visit) {
   visit(Key{"data.max_text_tokens"}, o.data.max_text_tokens, Range{2, 65536});
   visit(Key{"data.holdout"}, o.data.holdout, kShare);
   visit(Key{"data.holdout_by"}, o.data.holdout_by);
-  visit(Key{"data.sampling"}, o.data.sampling, Words{"uniform"});
+  visit(Key{"data.sampling"}, o.data.sampling, Words{"uniform", "sqrt_type"});
   visit(Key{"data.field_dropout"}, o.data.field_dropout, kShare);
   visit(Key{"train.seed"}, o.train.seed, kFromZero);
   visit(Key{"train.device", free}, o.train.device);

@@ -21,10 +21,10 @@ struct ModelOptions {
 struct DataOptions {
   std::vector<std::string> corpus{"corpus.h5"};
   std::int64_t max_cell_tokens = 2048, max_text_tokens = 512;
-  double holdout = 0;      // share of cells (or groups) set aside
-  std::string holdout_by;  // a column of the corpus: a group is never divided
-  std::string sampling = "uniform";
-  double field_dropout = 0;  // of the fields of a text from a template, the cell type excepted
+  double holdout = 0;                // share of cells (or groups) set aside
+  std::string holdout_by;            // a column of the corpus: a group is never divided
+  std::string sampling = "uniform";  // or sqrt_type: a cell's chance falls with the root of the size of its type
+  double field_dropout = 0;          // of the fields of a text from a template, the cell type excepted
 };
 
 struct TrainOptions {

@@ -5,7 +5,9 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <map>
 #include <numeric>
+#include <unordered_set>
 #include <utility>
 
 #include "engine/errors.h"
@@ -15,7 +17,13 @@ namespace lc {
 namespace {
 
 // What chance is drawn for here; dropout and masking have keys of their own (chance_of_step).
-enum class Draw : std::uint32_t { permutation = 0x6f726401, shuffle = 0x6f726402, holdout = 0x6f726403 };
+enum class Draw : std::uint32_t {
+  permutation = 0x6f726401,
+  shuffle = 0x6f726402,
+  holdout = 0x6f726403,
+  within_type = 0x6f726404,
+  another = 0x6f726405,
+};
 
 PhiloxKey key_of(Draw draw, std::uint64_t seed, std::uint32_t stage, std::uint32_t epoch) {
   const Philox folded = philox<10>({{static_cast<std::uint32_t>(seed), static_cast<std::uint32_t>(seed >> 32), stage, epoch}},
@@ -35,21 +43,20 @@ constexpr int kRounds = 6;
 }  // namespace
 
 Permutation::Permutation(std::int64_t size, std::uint64_t seed, std::uint32_t stage, std::uint32_t epoch)
-    : size_(static_cast<std::uint64_t>(size)) {
-  const PhiloxKey key = key_of(Draw::permutation, seed, stage, epoch);
-  key_ = static_cast<std::uint64_t>(key.word[1]) << 32 | key.word[0];
+    : Permutation(size, key_of(Draw::permutation, seed, stage, epoch)) {}
+
+Permutation::Permutation(std::int64_t size, PhiloxKey key) : size_(static_cast<std::uint64_t>(size)), key_(key) {
   const int bits = std::max<int>(2, std::bit_width(size_ > 0 ? size_ - 1 : 0));
   high_bits_ = bits / 2, low_bits_ = bits - high_bits_;
 }
 
 std::int64_t Permutation::operator()(std::int64_t i) const {
-  const PhiloxKey key{{static_cast<std::uint32_t>(key_), static_cast<std::uint32_t>(key_ >> 32)}};
   auto x = static_cast<std::uint64_t>(i);
   do {  // the network permutes a power of two below 2 · size (4 at least); steps outside are walked on
     std::uint64_t high = x >> low_bits_, low = x & mask(low_bits_);
     for (std::uint32_t round = 0; round < kRounds; round += 2) {
-      high ^= bits64(draw_for(low, round, key)) & mask(high_bits_);
-      low ^= bits64(draw_for(high, round + 1, key)) & mask(low_bits_);
+      high ^= bits64(draw_for(low, round, key_)) & mask(high_bits_);
+      low ^= bits64(draw_for(high, round + 1, key_)) & mask(low_bits_);
     }
     x = high << low_bits_ | low;
   } while (x >= size_);
@@ -88,6 +95,36 @@ bool is_held_out(std::uint64_t seed, double share, const std::string& group) {
   return is_held_out(seed, share, static_cast<std::int64_t>(fnv1a(group)));
 }
 
+// Shares end where the running sum of the roots says, so no rounding adds up.
+TypeShares::TypeShares(const CellSet& cells, std::int64_t places, const std::function<std::int32_t(std::int64_t)>& type) {
+  std::map<std::int32_t, std::int64_t> sizes;
+  for (std::int64_t k = 0; k < cells.size(); ++k) ++sizes[type(cells[k])];
+  double all = 0, sum = 0;
+  for (const auto& [name, size] : sizes) all += std::sqrt(static_cast<double>(size));
+  std::map<std::int32_t, std::int64_t> next;
+  std::int64_t first = 0, begin = 0;
+  for (const auto& [name, size] : sizes) {
+    sum += std::sqrt(static_cast<double>(size));
+    const std::int64_t end = std::llround(static_cast<double>(places) * (sum / all));
+    types_.push_back({name, first, size, begin, end - begin});
+    next[name] = first;
+    first += size, begin = end;
+  }
+  by_type_.resize(static_cast<std::size_t>(cells.size()));
+  for (std::int64_t k = 0; k < cells.size(); ++k) {
+    const std::int64_t cell = cells[k];
+    by_type_[static_cast<std::size_t>(next[type(cell)]++)] = cell;
+  }
+}
+
+std::int64_t TypeShares::cell(std::int64_t place, std::int64_t epoch, PhiloxKey key) const {
+  const Type& type = *std::prev(std::upper_bound(types_.begin(), types_.end(), place, [](auto p, const Type& t) { return p < t.begin; }));
+  const std::int64_t visit = epoch * type.places + (place - type.begin), pass = visit / type.cells;
+  const Philox drawn = draw_for(static_cast<std::uint64_t>(type.first), static_cast<std::uint32_t>(pass), key);
+  const Permutation permutation(type.cells, {{drawn.word[0], drawn.word[1]}});
+  return by_type_[static_cast<std::size_t>(type.first + permutation(visit % type.cells))];
+}
+
 SampleOrder::SampleOrder(CellSet cells, OrderSetup setup) : cells_(std::move(cells)), setup_(std::move(setup)) {
   batches_ = cells_.size() / setup_.batch_size;
   if (batches_ == 0) {
@@ -95,6 +132,7 @@ SampleOrder::SampleOrder(CellSet cells, OrderSetup setup) : cells_(std::move(cel
         fmt::format("train.batch_size: wanted at most the {} cells there are to train on, got {}", cells_.size(), setup_.batch_size));
   }
   window_ = std::clamp<std::int64_t>(batches_ / 4, 1, kLargestWindow);
+  if (setup_.type) shares_.emplace(cells_, batches_ * setup_.batch_size, setup_.type);
 }
 
 std::int64_t steps_of_epochs(double epochs, std::int64_t cells, std::int64_t batch_size) {
@@ -109,14 +147,48 @@ std::int64_t SampleOrder::steps_of(double epochs) const { return steps_of_epochs
 std::int64_t SampleOrder::window_size(std::int64_t number) const { return std::min(window_, batches_ - number * window_); }
 
 std::vector<SampleOrder::Sample> SampleOrder::window(std::int64_t epoch, std::int64_t number) const {
-  const Permutation permutation(cells_.size(), setup_.seed, setup_.stage, static_cast<std::uint32_t>(epoch));
+  const std::int64_t places = shares_ ? batches_ * setup_.batch_size : cells_.size();
+  const Permutation permutation(places, setup_.seed, setup_.stage, static_cast<std::uint32_t>(epoch));
+  const PhiloxKey key = key_of(Draw::within_type, setup_.seed, setup_.stage, 0);
   const std::int64_t first = number * window_ * setup_.batch_size;
   std::vector<Sample> samples(static_cast<std::size_t>(window_size(number) * setup_.batch_size));
-  for (std::size_t i = 0; i < samples.size(); ++i) samples[i].cell = cells_[permutation(first + static_cast<std::int64_t>(i))];
+  for (std::size_t i = 0; i < samples.size(); ++i) {
+    const std::int64_t place = permutation(first + static_cast<std::int64_t>(i));
+    samples[i].cell = shares_ ? shares_->cell(place, epoch, key) : cells_[place];
+  }
   for (Sample& sample : samples) sample.length = setup_.length(sample.cell);  // apart: the memory of several is fetched at once
   // Equal lengths stay in the permutation's order: where all cells are cut to one length, the file's order must not decide who meets whom.
-  std::stable_sort(samples.begin(), samples.end(), [](const Sample& a, const Sample& b) { return a.length > b.length; });
-  return samples;
+  std::stable_sort(samples.begin(), samples.end(), longer);
+  return shares_ ? without_repeats(samples, epoch, number) : samples;
+}
+
+// Each sample goes to the first batch with room that lacks it. Where all have it, because its type is so small that it would have to come
+// more than once a batch, a cell drawn evenly from all takes its place.
+std::vector<SampleOrder::Sample> SampleOrder::without_repeats(const std::vector<Sample>& sorted, std::int64_t epoch,
+                                                              std::int64_t number) const {
+  const auto size = static_cast<std::size_t>(setup_.batch_size);
+  std::vector<std::vector<Sample>> batches(sorted.size() / size);
+  std::vector<std::unordered_set<std::int64_t>> taken(batches.size());
+  std::size_t open = 0;
+  for (const Sample& sample : sorted) {
+    std::size_t b = open;
+    while (b < batches.size() && (batches[b].size() == size || taken[b].contains(sample.cell))) ++b;
+    if (b == batches.size()) continue;
+    batches[b].push_back(sample), taken[b].insert(sample.cell);
+    while (open < batches.size() && batches[open].size() == size) ++open;
+  }
+  const PhiloxKey key = key_of(Draw::another, setup_.seed, setup_.stage, static_cast<std::uint32_t>(epoch));
+  std::vector<Sample> all;
+  for (std::size_t b = 0, draws = 0; b < batches.size(); ++b) {
+    while (batches[b].size() < size) {
+      const std::uint64_t chance = bits64(draw_for(static_cast<std::uint64_t>(number), static_cast<std::uint32_t>(draws++), key));
+      const std::int64_t cell = cells_[static_cast<std::int64_t>(chance % static_cast<std::uint64_t>(cells_.size()))];
+      if (taken[b].insert(cell).second) batches[b].push_back({setup_.length(cell), cell});
+    }
+    std::stable_sort(batches[b].begin(), batches[b].end(), longer);
+    all.insert(all.end(), batches[b].begin(), batches[b].end());
+  }
+  return all;
 }
 
 // Which sorted batch of the window stands at each of its places (Fisher–Yates).

@@ -48,6 +48,7 @@ class Run {
   void hold_out();
   void freeze(int stage) { freeze_for_stage(options_, stage, {cell_loaded_, text_loaded_}, model_->parameters()); }
   void announce(int stage) const;
+  void announce(const TypeShares& shares) const;
   void run_stage(int stage);
   void warn_of_one_group(int stage, std::int64_t step);
   void checkpoint(int stage, std::int64_t step);
@@ -180,9 +181,13 @@ SampleOrder Run::order_of(int stage) {
     next += held;
     return !held;
   });
-  return SampleOrder(std::move(cells),
-                     {static_cast<std::uint64_t>(options_.train.seed), static_cast<std::uint32_t>(stage), options_.train.batch_size,
-                      [this](std::int64_t c) { return data_.length(c, model_->config().max_cell_tokens); }});
+  OrderSetup setup{static_cast<std::uint64_t>(options_.train.seed), static_cast<std::uint32_t>(stage), options_.train.batch_size,
+                   [this](std::int64_t c) { return data_.length(c, model_->config().max_cell_tokens); }};
+  if (options_.data.sampling == "sqrt_type") {
+    if (data_.groups().empty()) throw UsageError("data.sampling: sqrt_type wants cells with texts, the corpus has none; set it to uniform");
+    setup.type = [this](std::int64_t c) { return data_.type(c); };
+  }
+  return SampleOrder(std::move(cells), std::move(setup));
 }
 
 std::int64_t Run::steps_of(int stage, const SampleOrder& order) const {
@@ -198,6 +203,15 @@ void Run::announce(int stage) const {
   }
   for (const auto& [name, count] : modules)
     setup_.say(fmt::format("stage {}: {:<10} {:>12} parameters trained, {:>12} frozen", stage, name, count.first, count.second));
+}
+
+void Run::announce(const TypeShares& shares) const {
+  const auto times = [](const TypeShares::Type& t) { return static_cast<double>(t.places) / static_cast<double>(t.cells); };
+  const auto [least, most] =
+      std::minmax_element(shares.types().begin(), shares.types().end(), [](const auto& a, const auto& b) { return a.cells < b.cells; });
+  setup_.say(
+      fmt::format("sampling by type: {} types; a cell of the smallest ({} cells) comes {:.2f} times an epoch, of the largest ({}) {:.2f}",
+                  shares.types().size(), least->cells, times(*least), most->cells, times(*most)));
 }
 
 LangCell::Parts Run::trained_parts(int stage) const {
@@ -251,6 +265,7 @@ void Run::run_stage(int stage) {
   const Schedule schedule{s.lr, steps, warmup_steps(s, steps, fmt::format("stage{}", stage)), s.decay};
   freeze(stage);
   announce(stage);
+  if (order.shares()) announce(*order.shares());
   if (first == 0) model_->parameters().zero_moments();
   const StepRule how = step_rule(options_, stage, model_->config().max_cell_tokens);
   Step step(*model_, data_, ranks_, how);

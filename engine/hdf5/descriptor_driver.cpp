@@ -16,11 +16,13 @@ constexpr haddr_t kLargest = (haddr_t{1} << 62) - 1;
 
 struct Given {  // what access properties carry
   int descriptor;
+  const char* path;  // of the file, for errors
 };
 
 struct Driven {  // H5FD_t comes first: HDF5 hands it around
   H5FD_t common;
   int descriptor;
+  const char* path;
   haddr_t end_allocated, end_of_file;
   bool writable;
 };
@@ -39,7 +41,7 @@ H5FD_t* open(const char* name, unsigned flags, hid_t access, haddr_t) {
     std::free(file);
     return nullptr;
   }
-  file->descriptor = given->descriptor, file->writable = (flags & H5F_ACC_RDWR) != 0;
+  file->descriptor = given->descriptor, file->path = given->path, file->writable = (flags & H5F_ACC_RDWR) != 0;
   file->end_of_file = static_cast<haddr_t>(end);
   if ((flags & H5F_ACC_TRUNC) && ftruncate(file->descriptor, 0) == 0) file->end_of_file = 0;
   return &file->common;
@@ -64,10 +66,10 @@ herr_t set_end_allocated(H5FD_t* file, H5FD_mem_t, haddr_t address) {
 }
 haddr_t end_of_file(const H5FD_t* file, H5FD_mem_t) { return driven(file).end_of_file; }
 
-// errno stays as the system set it: the reason of what failed.
-herr_t failed(const char* what) {
-  H5Epush2(H5E_DEFAULT, __FILE__, what, __LINE__, H5E_ERR_CLS, H5E_IO, H5E_READERROR, "%s failed, error message = '%s'", what,
-           std::strerror(errno));
+herr_t failed(const H5FD_t* file, h5::Fault::What what) {
+  const std::string reason = std::strerror(errno);
+  h5::note({what, driven(file).path, reason});
+  H5Epush2(H5E_DEFAULT, __FILE__, "driver", __LINE__, H5E_ERR_CLS, H5E_IO, H5E_READERROR, "error message = '%s'", reason.c_str());
   return -1;
 }
 
@@ -77,7 +79,7 @@ herr_t read(H5FD_t* file, H5FD_mem_t, hid_t, haddr_t address, size_t size, void*
   while (size > 0) {
     const ssize_t got = pread(driven(file).descriptor, to, size, static_cast<off_t>(address));
     if (got < 0 && errno == EINTR) continue;
-    if (got < 0) return failed("read");
+    if (got < 0) return failed(file, h5::Fault::What::read);
     if (got == 0) {  // behind the end of the file, as HDF5's own driver does
       std::memset(to, 0, size);
       return 0;
@@ -94,7 +96,7 @@ herr_t write(H5FD_t* file, H5FD_mem_t, hid_t, haddr_t address, size_t size, cons
   while (size > 0) {
     const ssize_t put = pwrite(driven(file).descriptor, from, size, static_cast<off_t>(address));
     if (put < 0 && errno == EINTR) continue;
-    if (put < 0) return failed("write");
+    if (put < 0) return failed(file, h5::Fault::What::write);
     from += put, address += static_cast<haddr_t>(put), size -= static_cast<size_t>(put);
     if (!h5::progress(static_cast<std::uint64_t>(put))) return -1;
   }
@@ -106,7 +108,7 @@ herr_t truncate(H5FD_t* file, hid_t, hbool_t) {
   Driven& f = driven(file);
   if (!f.writable || f.end_allocated == f.end_of_file) return 0;
   while (ftruncate(f.descriptor, static_cast<off_t>(f.end_allocated)) != 0)
-    if (errno != EINTR) return failed("truncate");
+    if (errno != EINTR) return failed(file, h5::Fault::What::write);
   f.end_of_file = f.end_allocated;
   return 0;
 }
@@ -132,9 +134,9 @@ std::string h5::name_of(int descriptor) {
   return fmt::format("langcell-{:x}-{}", secret, descriptor);
 }
 
-h5::Id h5::access_to(int descriptor) {
+h5::Id h5::access_to(int descriptor, const std::string& path) {
   Id access(H5Pcreate(H5P_FILE_ACCESS));
-  const Given given{descriptor};
+  const Given given{descriptor, path.c_str()};
   H5Pset_driver(access, driver(), &given);
   H5Pset_fclose_degree(access, H5F_CLOSE_STRONG);
   return access;

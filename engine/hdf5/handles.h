@@ -63,11 +63,11 @@ void register_lzf();
 std::string reason();  // why the last call failed
 [[noreturn]] void cannot_read(const H5Object& object, std::string_view what);
 [[noreturn]] void cannot_write(const H5Object& object, std::string_view what);
-Id access_to(int descriptor);         // file access properties of an open file
-std::string name_of(int descriptor);  // the one name under which HDF5 can open it
-hid_t text_type();                    // variable-length UTF-8
-hid_t bool_type();                    // enum FALSE, TRUE over int8
-hid_t link_creation();                // groups in between are made
+Id access_to(int descriptor, const std::string& path);  // file access properties of an open file; path outlives it, for errors
+std::string name_of(int descriptor);                    // the one name under which HDF5 can open it
+hid_t text_type();                                      // variable-length UTF-8
+hid_t bool_type();                                      // enum FALSE, TRUE over int8
+hid_t link_creation();                                  // groups in between are made
 // File and memory dataspaces of rows [begin, begin + count); a scalar is one row.
 std::pair<Id, Id> spaces_of_rows(hid_t dataset, const H5Shape& shape, std::uint64_t begin, std::uint64_t count);
 Id cache_for(hid_t dataset);                // access properties with room for its chunks; negative: the default does

@@ -62,7 +62,7 @@ H5Object::Handle::~Handle() {
 namespace {
 
 hid_t open_file(int descriptor, const std::string& path, H5Open how) {
-  const Id access = access_to(descriptor);
+  const Id access = access_to(descriptor, path);
   const std::string name = name_of(descriptor);
   if (how == H5Open::create) {
     const hid_t id = H5Fcreate(name.c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, access);
@@ -87,7 +87,7 @@ H5Object::H5Object(std::shared_ptr<File> file, std::int64_t id, std::string path
 H5Object H5Object::open(int descriptor, const std::string& path, H5Open how) {
   quiet();
   auto file = std::make_shared<File>(path, descriptor);
-  file->id = open_file(descriptor, path, how);
+  file->id = open_file(descriptor, file->path, how);
   const hid_t root = H5Oopen(file->id, "/", H5P_DEFAULT);
   if (root < 0) throw DataError(fmt::format("{}: the root group cannot be opened: {}", path, reason()));
   return H5Object(std::move(file), root, "");

@@ -69,7 +69,8 @@ H5Facts H5Object::facts() const { return {kind(), shape(), layout()}; }
 std::vector<H5Piece> H5Object::pieces(std::uint64_t first, std::uint64_t end) const {
   const H5Shape extent = shape(), chunk = layout().chunk;
   constexpr std::uint64_t kMost = 1 << 20;
-  if (chunk.size() != extent.size() || chunk.empty() || end < first || end - first > kMost)
+  if (chunk.empty()) cannot_read(*this, "its layout");  // it was there when the question was made
+  if (chunk.size() != extent.size() || end < first || end - first > kMost)
     throw ShapeError(fmt::format("hdf5: {}: wanted chunks {} to {} of a chunked dataset", where(), first, end));
   std::vector<H5Piece> pieces;
   for (std::uint64_t number = first; number < end; ++number) {

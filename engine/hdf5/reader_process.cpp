@@ -16,6 +16,7 @@
 #include <utility>
 
 #include "engine/errors.h"
+#include "engine/hdf5/sandbox.h"
 
 extern char** environ;
 
@@ -138,9 +139,15 @@ ReaderProcess::~ReaderProcess() {
   if (progress_) munmap(progress_, sizeof(Progress));
 }
 
-void ReaderProcess::lost(const std::string& file, const std::string& how) {
-  alive_ = false;
-  throw DataError(fmt::format("{}: {}; the file is damaged, copy or download it again", file, how));
+// status: as waitpid gave it.
+void ReaderProcess::lost(const std::string& file, int status) {
+  constexpr int kNotLoaded = 127, kNoPage = 5;
+  if (WIFEXITED(status) && (WEXITSTATUS(status) == kNotLoaded || WEXITSTATUS(status) == kNoPage)) cannot_start("memory", ENOMEM);
+  if (!memory_suffices()) throw ResourceError(fmt::format("{}: its reader ended, there is no memory for it; {}", file, kFreeMemory));
+  const int signal = WIFSIGNALED(status) && WTERMSIG(status) != SIGKILL ? WTERMSIG(status) : 0;
+  const std::string what = signal ? fmt::format("reading it fails with a {}", strsignal(signal)) : "its reader ended without an answer";
+  throw ReaderLost(fmt::format("{}: {}; the file is damaged, copy or download it again", file, what),
+                   signal ? ReaderLost::How::signalled : ReaderLost::How::left, signal);
 }
 
 std::optional<Wire> ReaderProcess::answer_to(const Wire& question, const std::string& file, int descriptor) {
@@ -158,22 +165,24 @@ std::optional<Wire> ReaderProcess::answer_to(const Wire& question, const std::st
       moved = m, busy = cpu_seconds(process_), silent = now();
     } else if (cpu_seconds(process_) - busy > kBusySeconds || now() - silent > kSilentSeconds) {
       kill(process_, SIGKILL);
-      lost(file, "reading it goes round in circles and was ended");
+      alive_ = false;
+      throw ReaderLost(
+          fmt::format("{}: reading it goes round in circles and was ended; the file is damaged, copy or download it again", file),
+          ReaderLost::How::circled);
     }
   });
 }
 
 Wire ReaderProcess::ask(const Wire& question, const std::string& file, int descriptor) {
   const std::lock_guard lock(mutex_);
-  if (!alive_) throw DataError(fmt::format("{}: cannot be read further; its reader has ended", file));
+  if (!alive_) throw ReaderLost(fmt::format("{}: cannot be read further; its reader has ended", file), ReaderLost::How::earlier);
   std::optional<Wire> answer = answer_to(question, file, descriptor);
   if (!answer) {
     int status = 0;
     kill(process_, SIGKILL);
     while (waitpid(process_, &status, 0) < 0 && errno == EINTR) {}
-    process_ = -1;
-    const bool signalled = WIFSIGNALED(status) && WTERMSIG(status) != SIGKILL;
-    lost(file, signalled ? fmt::format("reading it fails with a {}", strsignal(WTERMSIG(status))) : "its reader ended without an answer");
+    process_ = -1, alive_ = false;
+    lost(file, status);
   }
   if (const int code = answer->get<int>(); code != 0) rethrow(code, answer->get<std::string>());
   return std::move(*answer);

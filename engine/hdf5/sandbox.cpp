@@ -78,6 +78,11 @@ class Filter {
 
 }  // namespace
 
+bool memory_suffices() {
+  void* room = mmap(nullptr, kMemory / 2, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  return room != MAP_FAILED && munmap(room, kMemory / 2) == 0;
+}
+
 void enter_sandbox(int socket) {
   if (kSanitized) return;
   const rlimit memory{kMemory, kMemory}, none{0, 0};

@@ -7,4 +7,9 @@ namespace lc::h5 {
 // need more than that.
 void enter_sandbox(int socket);
 
+// Whether this process could still have half of the memory that a reader may take: where it could not, what failed for want of memory
+// failed because of this machine and its limits, else because of the file.
+bool memory_suffices();
+constexpr const char* kFreeMemory = "free memory or raise its limit (ulimit -v)";
+
 }  // namespace lc::h5

@@ -26,6 +26,7 @@ namespace {
 
 Progress* shared = nullptr;
 std::uint64_t moved = 0, allowed = 0;
+Fault first_fault;
 
 }  // namespace
 
@@ -37,7 +38,20 @@ bool progress(std::uint64_t bytes) {
   return moved <= allowed;
 }
 
+void note(const Fault& fault) {
+  if (first_fault.what == Fault::What::none) first_fault = fault;
+}
+
+Fault take_fault() { return std::exchange(first_fault, {}); }
+
 namespace {
+
+void throw_if(const Fault& fault) {
+  if (fault.what == Fault::What::write)
+    throw ResourceError(fmt::format("{}: cannot be written: {}; check free space and permissions", fault.path, fault.reason));
+  if (fault.what == Fault::What::read)
+    throw DataError(fmt::format("{}: cannot be read: {}; check the disk, copy or download the file again", fault.path, fault.reason));
+}
 
 constexpr std::uint64_t kSmallBudget = std::uint64_t{1} << 30;
 
@@ -76,6 +90,9 @@ class Server {
       out_.put(result);
     }
   }
+  void run(Verb verb, Wire& in, int descriptor);
+  void refuse(int code, std::string line);
+  void refuse_memory();
   void open(Wire& in, int descriptor);
   void ask(Verb verb, const H5Object& on, Wire& in);
   void write(Verb verb, const H5Object& on, Wire& in);
@@ -91,11 +108,15 @@ class Server {
   std::uint32_t next_ = 1;
   std::uint64_t budget_ = kSmallBudget;
   Wire out_;
+  std::string place_;  // what the question is about
+  bool writes_ = false;
 };
 
 void Server::open(Wire& in, int descriptor) {
   const auto path = in.get<std::string>();
+  place_ = path;
   const auto how = in.get<H5Open>();
+  writes_ = how != H5Open::read;
   if (descriptor < 0) throw ShapeError("hdf5: open: no descriptor came with the request");
   if (const off_t size = lseek(descriptor, 0, SEEK_END); size > 0)
     budget_ = std::max(budget_, kSmallBudget + 8 * static_cast<std::uint64_t>(size));
@@ -151,6 +172,7 @@ void Server::ask(Verb verb, const H5Object& on, Wire& in) {
 
 void Server::write(Verb verb, const H5Object& on, Wire& in) {
   using O = H5Object;
+  writes_ = true;
   switch (verb) {
     case Verb::group:
       return call(&O::group, on, in);
@@ -197,28 +219,55 @@ void Server::write(Verb verb, const H5Object& on, Wire& in) {
   }
 }
 
+void Server::run(Verb verb, Wire& in, int descriptor) {
+  if (verb == Verb::open) {
+    open(in, descriptor);
+  } else if (verb == Verb::forget) {
+    for (const std::uint32_t number : in.get<std::vector<std::uint32_t>>()) objects_.erase(number);
+    if (objects_.empty()) budget_ = kSmallBudget;
+  } else {
+    const H5Object& on = object(in.get<std::uint32_t>());
+    place_ = on.where();
+    if (verb == Verb::close) {
+      writes_ = true;
+      on.close();
+    } else {
+      ask(verb, on, in);
+    }
+  }
+  if (verb != Verb::forget) throw_if(take_fault());
+}
+
+// The system's reason before the library's.
+void Server::refuse(int code, std::string line) {
+  try {
+    throw_if(take_fault());
+    if (code == 3 && !memory_suffices()) throw ResourceError(fmt::format("{}: there is no memory to read it; {}", place_, kFreeMemory));
+  } catch (const Error& e) {
+    code = e.exit_code(), line = e.what();
+  }
+  out_ = Wire(), out_.put(code), out_.put(line);
+}
+
+// What is written is our own: no damage can have asked for the memory.
+void Server::refuse_memory() {
+  if (writes_) return refuse(5, fmt::format("{}: there is no memory to write it; {}", place_, kFreeMemory));
+  refuse(3, fmt::format("{}: reading it needs more memory than a file may take; the file is damaged", place_));
+}
+
 Wire Server::answer(Verb verb, Wire& in, int descriptor) {
   out_ = Wire();
   out_.put(0);
   begin_request(budget_);
+  writes_ = false;
   try {
-    if (verb == Verb::open) {
-      open(in, descriptor);
-    } else if (verb == Verb::forget) {
-      for (const std::uint32_t number : in.get<std::vector<std::uint32_t>>()) objects_.erase(number);
-      if (objects_.empty()) budget_ = kSmallBudget;
-    } else if (const auto number = in.get<std::uint32_t>(); verb == Verb::close) {
-      object(number).close();
-    } else {
-      ask(verb, object(number), in);
-    }
-    return std::move(out_);
+    run(verb, in, descriptor);
   } catch (const Error& e) {
-    out_ = Wire(), out_.put(e.exit_code()), out_.put(e.what());
+    refuse(e.exit_code(), e.what());
   } catch (const std::bad_alloc&) {
-    out_ = Wire(), out_.put(3), out_.put("an object needs more memory than reading a file may take; the file is damaged");
+    refuse_memory();
   } catch (const std::exception& e) {
-    out_ = Wire(), out_.put(70), out_.put(fmt::format("hdf5: {}", e.what()));
+    refuse(70, fmt::format("hdf5: {}", e.what()));
   }
   return std::move(out_);
 }

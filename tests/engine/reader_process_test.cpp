@@ -71,8 +71,8 @@ TEST(ReaderProcess, OneThatDiesIsDamageOfTheFileAndTheNextFileGetsAnother) {
   written.close();
   const Hdf5 file = Hdf5::open(folder / "a.h5");
   kill(h5::ReaderProcess::get()->process(), SIGKILL);
-  EXPECT_TRUE(holds(message_of<DataError>([&] { file.children(); }), "a.h5: its reader ended without an answer"));
-  EXPECT_TRUE(holds(message_of<DataError>([&] { file.children(); }), "a.h5: cannot be read further"));
+  EXPECT_TRUE(holds(message_of<h5::ReaderLost>([&] { file.children(); }), "a.h5: its reader ended without an answer"));
+  EXPECT_TRUE(holds(message_of<h5::ReaderLost>([&] { file.children(); }), "a.h5: cannot be read further"));
   EXPECT_EQ(Hdf5::open(folder / "a.h5").at("x").read<float>(), (std::vector<float>{1, 2, 3}));
 }
 

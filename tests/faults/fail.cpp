@@ -1,10 +1,14 @@
 // libfail.so, for LD_PRELOAD: counts the calls that touch files below FAIL_UNDER and lets the FAIL_AT-th of them fail.
 // FAIL_CALLS  names, by commas (default: every one below but malloc)   FAIL_HOW  an errno's number, `kill`, `short` or `late` (5 s)
+// FAIL_IN     `reader`: only calls of the process that reads files count (engine/hdf5/reader_process.h)
 // FAIL_LOG    gets one line per process that ends: calls counted, files below FAIL_UNDER still open, names of the calls
 // malloc      counts from the first open below FAIL_UNDER on: what comes before is start-up
+// The reader may not ask for the path of a descriptor, nor write to one but at a place: it is told the path with the descriptor, so that
+// one it was handed counts when the message names a file below FAIL_UNDER; and the log is opened when the process starts.
 #include <dlfcn.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -18,6 +22,7 @@
 
 extern "C" void* __libc_malloc(size_t);
 extern "C" void* __libc_calloc(size_t, size_t);
+extern "C" void* __libc_realloc(void*, size_t);
 extern "C" void* __libc_memalign(size_t, size_t);
 
 namespace {
@@ -28,10 +33,12 @@ struct Plan {
   const char* under = std::getenv("FAIL_UNDER");
   size_t length = under ? std::strlen(under) : 0;
   const char* calls = std::getenv("FAIL_CALLS");
-  const char* log = std::getenv("FAIL_LOG");
   const char* how_text = std::getenv("FAIL_HOW");
+  const char* in = std::getenv("FAIL_IN");
+  bool reader = std::strcmp(program_invocation_name, "langcell-reader") == 0;
+  bool counts = !in || (std::strcmp(in, "reader") == 0) == reader;
   long at = std::getenv("FAIL_AT") ? std::atol(std::getenv("FAIL_AT")) : 0;
-  How how = !how_text                          ? How::nothing
+  How how = !how_text                         ? How::nothing
             : !std::strcmp(how_text, "kill")  ? How::kill
             : !std::strcmp(how_text, "short") ? How::cut
             : !std::strcmp(how_text, "late")  ? How::late
@@ -46,6 +53,9 @@ const Plan& plan() {
 
 std::atomic<long> counted = 0;
 std::atomic<bool> started = false;
+constexpr int kHanded = 1024;
+std::atomic<bool> handed[kHanded];  // descriptors that came with the name of a file below FAIL_UNDER
+int log_descriptor = -1;
 constexpr size_t kNames = size_t{1} << 16;
 char names[kNames];
 std::atomic<size_t> names_end = 0;
@@ -62,16 +72,15 @@ bool named(const char* call) {
 
 // Counts the call; true when this is the one. A kill does not return.
 bool strikes(const char* call) {
-  if (!named(call)) return false;
+  if (!plan().counts || !named(call)) return false;
   const long number = ++counted;
-  if (plan().log) {
+  if (log_descriptor >= 0) {
     const size_t n = std::strlen(call), begin = names_end.fetch_add(n + 1);
     if (begin + n + 1 < kNames) std::memcpy(names + begin, call, n), names[begin + n] = ' ';
   }
   if (number != plan().at || plan().how == How::nothing) return false;
   if (plan().how == How::kill) {
-    ::kill(::getpid(), SIGKILL);
-    for (;;) ::pause();
+    ::raise(SIGKILL);
   }
   if (plan().how == How::late) {
     ::sleep(5);
@@ -83,7 +92,8 @@ bool strikes(const char* call) {
 bool below(const char* path) { return path && plan().under && std::strncmp(path, plan().under, plan().length) == 0; }
 
 bool below(int descriptor) {
-  if (!plan().under || descriptor < 0) return false;
+  if (!plan().under || descriptor < 0 || descriptor == log_descriptor) return false;
+  if (plan().reader) return descriptor < kHanded && handed[descriptor];
   char link[64], path[4096];
   std::snprintf(link, sizeof link, "/proc/self/fd/%d", descriptor);
   const ssize_t n = ::readlink(link, path, sizeof path - 1);
@@ -107,14 +117,18 @@ int refuse() {
 // Half of the bytes, at least one: what a full pipe, a signal or a quota does to a write.
 size_t half(size_t bytes) { return bytes > 1 ? bytes / 2 : bytes; }
 
+[[gnu::constructor]] void open_log() {
+  const char* path = std::getenv("FAIL_LOG");
+  if (path) log_descriptor = real<int (*)(const char*, int, ...)>("open")(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
+}
+
 [[gnu::destructor]] void tell() {
-  if (!plan().log) return;
+  if (log_descriptor < 0) return;
+  static char line[kNames + 64];
   int left = 0;
-  for (int d = 3; d < 1024; ++d) left += below(d);
-  const int log = real<int (*)(const char*, int, ...)>("open")(plan().log, O_WRONLY | O_CREAT | O_APPEND, 0666);
-  if (log < 0) return;
-  ::dprintf(log, "%ld %d %s\n", counted.load(), left, names);
-  real<int (*)(int)>("close")(log);
+  for (int d = 3; d < kHanded; ++d) left += below(d);
+  const int n = std::snprintf(line, sizeof line, "%ld %d %s\n", counted.load(), left, names);
+  real<ssize_t (*)(int, const void*, size_t, off_t)>("pwrite")(log_descriptor, line, static_cast<size_t>(n), 0);  // at the end: O_APPEND
 }
 
 int opened(const char* path, int flags, mode_t mode) {
@@ -219,13 +233,31 @@ ssize_t pread(int descriptor, void* data, size_t bytes, off_t at) {
 
 ssize_t pread64(int descriptor, void* data, size_t bytes, off64_t at) { return pread(descriptor, data, bytes, at); }
 
+// Descriptors come to the reader with a message; whether theirs is one that counts, the message says.
+ssize_t recvmsg(int socket, struct msghdr* message, int flags) {
+  static const auto next = real<ssize_t (*)(int, struct msghdr*, int)>("recvmsg");
+  const ssize_t got = next(socket, message, flags);
+  const cmsghdr* attached = got > 0 && plan().reader && plan().under ? CMSG_FIRSTHDR(message) : nullptr;
+  if (!attached || attached->cmsg_type != SCM_RIGHTS) return got;
+  int descriptor = -1;
+  std::memcpy(&descriptor, CMSG_DATA(attached), sizeof descriptor);
+  auto left = static_cast<size_t>(got);
+  for (size_t i = 0; i < message->msg_iovlen && left > 0; ++i) {
+    const iovec& part = message->msg_iov[i];
+    const size_t n = part.iov_len < left ? part.iov_len : left;
+    if (::memmem(part.iov_base, n, plan().under, plan().length) && descriptor >= 0 && descriptor < kHanded)
+      handed[descriptor] = started = true;
+    left -= n;
+  }
+  return got;
+}
+
 int close(int descriptor) {
   static const auto next = real<int (*)(int)>("close");
-  if (below(descriptor) && strikes("close")) {
-    next(descriptor);  // Linux frees the number whatever it answers
-    return refuse();
-  }
-  return next(descriptor);
+  const bool strikes_here = below(descriptor) && strikes("close");
+  if (descriptor >= 0 && descriptor < kHanded) handed[descriptor] = false;
+  const int closed = next(descriptor);  // Linux frees the number whatever it answers
+  return strikes_here ? refuse() : closed;
 }
 
 int fsync(int descriptor) {
@@ -283,6 +315,11 @@ void* malloc(size_t bytes) {
 void* calloc(size_t count, size_t bytes) {
   if (started && strikes("malloc")) return errno = ENOMEM, nullptr;
   return __libc_calloc(count, bytes);
+}
+
+void* realloc(void* old, size_t bytes) {
+  if (started && strikes("malloc")) return errno = ENOMEM, nullptr;
+  return __libc_realloc(old, bytes);
 }
 
 int posix_memalign(void** out, size_t alignment, size_t bytes) {

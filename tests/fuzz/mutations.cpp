@@ -8,6 +8,7 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <chrono>
+#include <cstring>
 #include <fstream>
 #include <map>
 #include <nlohmann/json.hpp>
@@ -71,11 +72,6 @@ class Mutant {  // a copy of a file whose bytes are changed and put back
   std::vector<std::pair<off_t, char>> undo_;
 };
 
-bool reader_gone(const Error& e) {
-  const std::string_view text = e.what();
-  return text.find("reading it") != std::string_view::npos || text.find("its reader") != std::string_view::npos;
-}
-
 void look(const Hdf5& object, int depth, int& budget) {
   if (--budget < 0 || depth > 8) return;
   (void)object.attributes();
@@ -90,8 +86,9 @@ void look(const Hdf5& object, int depth, int& budget) {
   for (const std::string& child : object.children()) {
     try {
       look(object.at(child), depth + 1, budget);
-    } catch (const DataError& e) {  // the next one may be whole
-      if (reader_gone(e)) throw;
+    } catch (const h5::ReaderLost&) {
+      throw;
+    } catch (const DataError&) {  // the next one may be whole
     }
   }
 }
@@ -108,18 +105,15 @@ struct Tally {
     try {
       f();
       ++outcomes["read"];
+    } catch (const h5::ReaderLost& e) {
+      using How = h5::ReaderLost::How;
+      ++outcomes[e.how == How::signalled ? fmt::format("reader died: {}", strsignal(e.signal))
+                 : e.how == How::circled ? "reader ended: no progress"
+                                         : "reader died: without a signal"];
+    } catch (const DataError&) {
+      ++outcomes["refused"];
     } catch (const Error& e) {
-      const std::string text = e.what();
-      if (const size_t at = text.find("reading it fails with a "); at != std::string::npos)
-        ++outcomes["reader died: " + text.substr(at + 24, text.find(';', at) - at - 24)];
-      else if (text.find("goes round in circles") != std::string::npos)
-        ++outcomes["reader ended: no progress"];
-      else if (text.find("ended without an answer") != std::string::npos)
-        ++outcomes["reader died: without a signal"];
-      else if (e.exit_code() == 3)
-        ++outcomes["refused"];
-      else
-        finds.push_back(fmt::format("seed {}: exit code {}: {}", seed, e.exit_code(), text));
+      finds.push_back(fmt::format("seed {}: exit code {}: {}", seed, e.exit_code(), e.what()));
     } catch (const std::exception& e) {
       finds.push_back(fmt::format("seed {}: {}", seed, e.what()));
     }

@@ -102,6 +102,19 @@ def test_a_run_that_is_asked_to_stop_leaves_a_checkpoint_and_75(binary, corpus, 
     assert weights(run) == weights(undisturbed[0])
 
 
+def test_cells_drawn_by_type_come_in_the_same_order_after_a_resume(binary, corpus, undisturbed, tmp_path):
+    by_type = ["--set", 'data.sampling="sqrt_type"', "--set", 'stage2.decay="constant"']
+    whole = subprocess.run([w for w in command(binary, corpus, tmp_path / "whole", *by_type) if w != "--quiet"], capture_output=True, text=True, timeout=60)
+    assert whole.returncode == 0 and "sampling by type: 4 types" in whole.stderr, whole.stderr
+    for steps in (7, 24):
+        subprocess.run(command(binary, corpus, tmp_path / "parts", *by_type, "--set", f"stage2.steps={steps}", "--resume"), check=True, timeout=60)
+        if steps == 7:
+            shutil.rmtree(tmp_path / "parts/model")  # else there is nothing to do
+    assert weights(tmp_path / "parts") == weights(tmp_path / "whole") != weights(undisturbed[0])
+    changed = subprocess.run(command(binary, corpus, tmp_path / "whole", "--resume"), capture_output=True, text=True, timeout=60)
+    assert changed.returncode == 2 and "data.sampling" in changed.stderr
+
+
 def test_a_finished_run_resumed_has_nothing_to_do(binary, corpus, undisturbed):
     before = weights(undisturbed[0])
     subprocess.run(command(binary, corpus, undisturbed[0], "--resume"), check=True, capture_output=True)

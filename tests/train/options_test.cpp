@@ -113,7 +113,7 @@ TEST(Options, EveryMistakeIsNamedWithItsKey) {
       {"[data]\nholdout_by = 'donor'", "data.holdout_by: wanted data.holdout above 0"},
       {"[data]\ncorpus = []", "data.corpus: wanted at least one corpus"},
       {"[data]\ncorpus = ['a', 3]", "data.corpus: wanted a list of texts"},
-      {"[data]\nsampling = 'sqrt_type'", "data.sampling: wanted one of uniform"},
+      {"[data]\nsampling = 'sqrt'", "data.sampling: wanted one of uniform, sqrt_type"},
       {"[stage1]\nlr = nan", "stage1.lr: wanted a number at least 0, got nan"},
       {"[stage1]\nlr = inf", "stage1.lr: wanted a number at least 0, got inf"},
       {"[stage1]\nlr = '1e-3'", "stage1.lr: wanted a number"},

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
+#include <map>
 #include <numeric>
 #include <set>
 
@@ -142,6 +143,69 @@ TEST(Order, FewCellsMeetOthersInEveryEpoch) {
   SampleOrder two_batches = order_of(10, 5), anew = order_of(10, 5);
   (void)two_batches.batch(0);
   EXPECT_EQ(two_batches.batch(2), anew.batch(2)) << "the window kept from the last epoch is not this one's";
+}
+
+// Types of 2,000, 500, 80 and 5 cells in turn along the file, as cells of one donor stand beside those of the next.
+std::int32_t type_of(std::int64_t cell) {
+  const std::int64_t place = cell % 2585 * 1009 % 2585;
+  return place < 2000 ? 30 : place < 2500 ? 20 : place < 2580 ? -7 : -1;
+}
+
+SampleOrder by_type(std::int64_t cells, std::int64_t batch, std::uint64_t seed = 5) {
+  return SampleOrder(all_of(cells), {seed, 1, batch, length_of, type_of});
+}
+
+TEST(OrderByType, ACellsChanceFallsWithTheRootOfTheSizeOfItsType) {
+  SampleOrder order = by_type(2585, 16);
+  const std::int64_t epochs = 12, batches = order.batches_per_epoch();
+  ASSERT_EQ(batches, 2585 / 16);
+  std::map<std::int32_t, double> drawn;
+  std::map<std::int64_t, int> times;
+  for (std::int64_t step = 0; step < epochs * batches; ++step) {
+    const Samples batch = order.batch(step);
+    EXPECT_EQ((std::set<std::int64_t>(batch.begin(), batch.end()).size()), 16u) << step;
+    for (std::size_t i = 1; i < batch.size(); ++i) EXPECT_GE(length_of(batch[i - 1]), length_of(batch[i]));
+    for (const std::int64_t cell : batch) ++drawn[type_of(cell)], ++times[cell];
+  }
+  const double all = std::sqrt(2000) + std::sqrt(500) + std::sqrt(80) + std::sqrt(5), places = static_cast<double>(epochs * batches * 16);
+  for (const auto& [type, size] : {std::pair{30, 2000}, {20, 500}, {-7, 80}, {-1, 5}})
+    EXPECT_NEAR(drawn[type], places * std::sqrt(size) / all, 0.01 * places * std::sqrt(size) / all + 1) << type;
+  for (const auto& [type, size] : {std::pair{30, 2000}, {20, 500}, {-7, 80}}) {  // within a type about equally often, but for those that stood in
+    int fewest = 1 << 30, most = 0;
+    for (std::int64_t c = 0; c < 2585; ++c)
+      if (type_of(c) == type) fewest = std::min(fewest, times[c]), most = std::max(most, times[c]);
+    EXPECT_LE(most - fewest, 4) << type;
+  }
+}
+
+TEST(OrderByType, IsAFunctionOfTheStepAlone) {
+  SampleOrder order = by_type(700, 7), again = by_type(700, 7);
+  std::vector<Samples> forwards;
+  for (std::int64_t step = 0; step < 250; ++step) forwards.push_back(order.batch(step));
+  for (std::int64_t step = 249; step >= 0; step -= 3) EXPECT_EQ(again.batch(step), forwards[static_cast<std::size_t>(step)]) << step;
+  EXPECT_NE(by_type(700, 7, 6).batch(3), forwards[3]);
+  EXPECT_NE(forwards[3], forwards[103]) << "another epoch";
+}
+
+// Two types, one of a single cell: its share is a third of every batch, it can only be one sample of each.
+TEST(OrderByType, ACellIsNeverTwiceInABatchHoweverLargeItsShare) {
+  SampleOrder order(all_of(41), {3, 1, 8, length_of, [](std::int64_t c) { return c == 17 ? 1 : 2; }});
+  int with = 0;
+  for (std::int64_t step = 0; step < 50; ++step) {
+    const Samples batch = order.batch(step);
+    ASSERT_EQ((std::set<std::int64_t>(batch.begin(), batch.end()).size()), 8u) << step;
+    with += std::count(batch.begin(), batch.end(), 17) > 0;
+  }
+  EXPECT_GE(with, 25);  // evenly it would be 10
+}
+
+TEST(OrderByType, OneTypeAloneComesEvenly) {
+  SampleOrder order(all_of(96), {3, 1, 8, length_of, [](std::int64_t) { return 4; }});
+  for (std::int64_t epoch = 0; epoch < 3; ++epoch) {
+    std::set<std::int64_t> seen;
+    for (std::int64_t i = 0; i < 12; ++i)
+      for (const std::int64_t cell : order.batch(epoch * 12 + i)) EXPECT_TRUE(seen.insert(cell).second) << cell;
+  }
 }
 
 TEST(Order, TakesOnlyCellsOfItsSet) {

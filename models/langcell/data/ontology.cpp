@@ -7,22 +7,10 @@
 
 #include "engine/atomic_file.h"
 #include "engine/errors.h"
+#include "models/langcell/data/plain_text.h"
 
 namespace lc {
 namespace {
-
-std::string folded(std::string_view text) {
-  std::string out(text);
-  for (char& c : out)
-    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
-  return out;
-}
-
-std::string_view trimmed(std::string_view s) {
-  const size_t begin = s.find_first_not_of(" \t\r");
-  if (begin == std::string_view::npos) return {};
-  return s.substr(begin, s.find_last_not_of(" \t\r") - begin + 1);
-}
 
 // Of `"a \"quoted\" text" EXACT [refs]`: the text, and what stands behind it. Without a closing quote: nothing.
 struct Quoted {

@@ -7,20 +7,16 @@
 
 #include "engine/atomic_file.h"
 #include "engine/errors.h"
+#include "models/langcell/data/plain_text.h"
 
 namespace lc {
 namespace {
 
-std::string trimmed(std::string_view s) {
-  const size_t begin = s.find_first_not_of(" \t\r\n");
-  return begin == std::string_view::npos ? std::string() : std::string(s.substr(begin, s.find_last_not_of(" \t\r\n") - begin + 1));
-}
-
 std::vector<std::string> split(std::string_view text) {
   std::vector<std::string> parts;
   for (size_t bar; (bar = text.find("||")) != std::string_view::npos; text.remove_prefix(bar + 2))
-    parts.push_back(trimmed(text.substr(0, bar)));
-  parts.push_back(trimmed(text));
+    parts.emplace_back(trimmed(text.substr(0, bar)));
+  parts.emplace_back(trimmed(text));
   return parts;
 }
 
@@ -32,10 +28,8 @@ std::string title_of(std::string column) {
 }  // namespace
 
 bool says_nothing(std::string_view value) {
-  std::string folded = trimmed(value);
-  for (char& c : folded)
-    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
-  return folded.empty() || folded == "unknown" || folded == "na" || folded == "n/a" || folded == "nan";
+  const std::string word = folded(trimmed(value));
+  return word.empty() || word == "unknown" || word == "na" || word == "n/a" || word == "nan";
 }
 
 TextTemplate TextTemplate::standard() {
@@ -53,16 +47,16 @@ TextTemplate TextTemplate::read(const std::filesystem::path& path) {
   size_t number = 0;
   for (size_t begin = 0; begin < text.size();) {
     const size_t end = std::min(text.find('\n', begin), text.size());
-    const std::string line = trimmed(std::string_view(text).substr(begin, end - begin));
+    const std::string_view line = trimmed(std::string_view(text).substr(begin, end - begin));
     begin = end + 1, ++number;
     if (line.empty() || line[0] == '#') continue;
     const size_t tab = line.find('\t');
-    const std::string column = trimmed(line.substr(0, tab));
+    const std::string column(trimmed(line.substr(0, tab)));
     if (column.find_first_of("/:") != std::string::npos || column == "label" || column == "ontology_id")
       throw DataError(fmt::format("{}:{}: '{}' cannot be a field; wanted a column of obs, and behind a tab what it is called in the text",
                                   path.string(), number, column));
     if (!columns.insert(column).second) throw DataError(fmt::format("{}:{}: the field '{}' occurs twice", path.string(), number, column));
-    t.fields.push_back({column, tab == std::string::npos ? title_of(column) : trimmed(line.substr(tab + 1))});
+    t.fields.push_back({column, tab == std::string::npos ? title_of(column) : std::string(trimmed(line.substr(tab + 1)))});
   }
   if (t.fields.size() > TextTemplate::kMostFields)
     throw DataError(
@@ -90,7 +84,7 @@ std::string FieldWords::part(const TemplateField& field, const std::string& valu
     if (says_nothing(names[i])) continue;
     const Term* const term = term_of(names[i], id);
     if (!term && given()) unknown_.emplace(field.column + ": " + names[i], id);
-    const std::string definition = term ? trimmed(term->definition) : "";
+    const std::string definition(term ? trimmed(term->definition) : "");
     out += fmt::format("{}{}: {}.{};", out.empty() ? "" : " ", field.title, term ? term->name : names[i],
                        definition.empty() ? "" : " " + definition);
   }
