@@ -12,8 +12,8 @@ namespace {
 constexpr std::int64_t kPairs = 16, kColumns = 64, kRows = 256;  // per chunk
 
 double log_sum(const float* logits) {
-  const double high = std::max(logits[0], logits[1]), low = std::min(logits[0], logits[1]);
-  return high + std::log1p(std::exp(low - high));
+  const double a = logits[0], b = logits[1];
+  return std::max(a, b) + std::log1p(std::exp(-std::abs(a - b)));  // NaN if one of them is, which the greater may not be
 }
 
 template <class T>

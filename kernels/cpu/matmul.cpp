@@ -28,7 +28,7 @@ void finish_tile(const Rows<const float>& product, const float* bias, Activation
       V v = load(p + c, n);
       if (bias) v = hn::Add(v, load(bias + c, n));
       if (kept) store(v, kept + c, n);
-      if (activation == Activation::relu) v = hn::Max(v, hn::Zero(F()));
+      if (activation == Activation::relu) v = relu(v);
       if (activation == Activation::gelu) v = gelu(v);
       store(v, to + c, n);
     });

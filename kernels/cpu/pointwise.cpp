@@ -17,7 +17,7 @@ template <class T>
 void activation_backward_run(Activation activation, const T* dy, const T* kept, T* dx, std::int64_t columns) {
   for_columns(columns, [&](std::int64_t c, std::int64_t n) HWY_ATTR {
     const V k = load(kept + c, n), g = load(dy + c, n);
-    if (activation == Activation::relu) return store(hn::IfThenElseZero(hn::Gt(k, hn::Zero(F())), g), dx + c, n);
+    if (activation == Activation::relu) return store(relu_gradient(k, g), dx + c, n);
     store(activation == Activation::gelu ? hn::Mul(g, gelu_slope(k)) : g, dx + c, n);
   });
 }

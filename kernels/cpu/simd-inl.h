@@ -146,6 +146,11 @@ class HiddenDropout {
   std::int32_t sequence_ = -1, row_block_ = -1, threshold_ = 0;
 };
 
+// ---- ReLU. NaN stays NaN, which hn::Max may turn into 0; what passes it backward is what passed forward.
+
+HWY_INLINE V relu(V x) { return hn::IfThenZeroElse(hn::Le(x, hn::Zero(F())), x); }
+HWY_INLINE V relu_gradient(V y, V dy) { return hn::IfThenZeroElse(hn::Le(y, hn::Zero(F())), dy); }
+
 // ---- GELU, erf form. erf: two minimax polynomials, below 1 ulp, after N. Juffa.
 
 HWY_INLINE V erf(V x) {

@@ -31,6 +31,14 @@ __device__ __forceinline__ std::int64_t keys_of(const kernels::PackingView& quer
   return queries.kv_of ? queries.kv_of[sequence] : sequence;
 }
 
+struct Readers {  // the strips that read a key sequence, those of a query sequence one after another
+  const kernels::Strip *begin, *end;
+};
+__device__ __forceinline__ Readers readers_of(const kernels::Strips& strips, std::int64_t key_sequence) {
+  const bool none = key_sequence >= strips.keys;
+  return {strips.all + (none ? 0 : strips.of_keys[2 * key_sequence]), strips.all + (none ? 0 : strips.of_keys[2 * key_sequence + 1])};
+}
+
 // One head of rows that begin with `first` of the packing.
 template <class T>
 struct HeadRows {

@@ -86,10 +86,9 @@ __global__ void __launch_bounds__(kAttentionThreads) attention_key_gradient_kern
   v.template load<kAttentionThreads>(v_rows.row(first), v_rows.stride, keys.length - first);
 
   Fragment<D / 8> dk{}, dv{};
-  const kernels::Strips& strips = a.queries.strips;
-  const std::int32_t* const readers = strips.of_keys + 2 * place.sequence;
-  const kernels::Strip* const begin = strips.all + (place.sequence < strips.keys ? readers[0] : 0) + warp_of_block();
-  const int tiles = place.sequence < strips.keys ? (readers[1] - readers[0] + kAttentionWarps - 1) / kAttentionWarps : 0;
+  const Readers readers = readers_of(a.queries.strips, place.sequence);
+  const kernels::Strip* const begin = readers.begin + warp_of_block();
+  const int tiles = (static_cast<int>(readers.end - readers.begin) + kAttentionWarps - 1) / kAttentionWarps;
   const auto load = [&](int i, const kernels::Strip& rows) {
     const auto q_rows = head_rows(a.q, rows.token, head, D), do_rows = head_rows(a.d_o, rows.token, head, D);
     Tile<16, D>{stage_q(i).data + own * D}.load_by_warp(q_rows.row(0), q_rows.stride, rows.rows);
@@ -275,11 +274,11 @@ __global__ void __launch_bounds__(kAttentionThreads) attention_key_gradient_plai
   const int key = static_cast<int>(key_token - a.keys.offsets[key_sequence]);
   Columns<D, T> q, d_o, k, v, dk{}, dv{};
   k.read(a.k.row(key_token) + at), v.read(a.v.row(key_token) + at);
-  for (std::int64_t sequence = 0; sequence < a.queries.sequences; ++sequence) {
-    if (keys_of(a.queries, sequence) != key_sequence) continue;
-    for (std::int64_t token = a.queries.offsets[sequence]; token < a.queries.offsets[sequence + 1]; ++token) {
+  const Readers readers = readers_of(a.queries.strips, key_sequence);
+  for (const kernels::Strip* strip = readers.begin; strip != readers.end; ++strip) {
+    for (std::int64_t token = strip->token; token < strip->token + strip->rows; ++token) {
       q.read(a.q.row(token) + at), d_o.read(a.d_o.row(token) + at);
-      const Pair<D, T> w(a, q, k, head, token, sequence, key);
+      const Pair<D, T> w(a, q, k, head, token, strip->sequence, key);
       dv.add(w.p * w.m, d_o);
       dk.add(w.p * (d_o.dot(v) * w.m - a.workspace[head * a.q.rows + token]), q);
     }

@@ -12,8 +12,8 @@ constexpr int kWarps = 4, kThreads = kWarps * kWarpSize;
 constexpr int kLossThreads = 256;
 
 __device__ __forceinline__ double log_sum(const float* logits) {
-  const double high = fmaxf(logits[0], logits[1]), low = fminf(logits[0], logits[1]);
-  return high + log1p(exp(low - high));
+  const double a = logits[0], b = logits[1];
+  return (a < b ? b : a) + log1p(exp(-fabs(a - b)));  // NaN if one of them is, which fmaxf would forget
 }
 // dloss/dlogit k of one pair.
 __device__ __forceinline__ float logit_gradient(const float* logits, int label, int k, float dloss) {

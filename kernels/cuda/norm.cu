@@ -254,7 +254,7 @@ __global__ void __launch_bounds__(kThreads) l2_normalize_forward_kernel(L2Normal
 #pragma unroll
     for (int i = 0; i < N; ++i) squares += x[i] * x[i];
   });
-  const float inverse = 1.0f / fmaxf(sqrtf(warp_sum(squares)), 1e-12f);
+  const float norm = sqrtf(warp_sum(squares)), inverse = 1.0f / (norm < 1e-12f ? 1e-12f : norm);  // of NaN NaN, where fmaxf gives 1e12
   for_columns<N>(a.x.columns, [&](std::int64_t c) {
     load(x, a.x.row(row) + c);
 #pragma unroll

@@ -19,7 +19,7 @@ struct SlopeTimes {
     if (a.activation != Activation::none) {  // kept is otherwise not read
       load(kept, a.kept.row(row) + c);
 #pragma unroll
-      for (int i = 0; i < N; ++i) d[i] *= cuda::activation_slope(a.activation, kept[i]);
+      for (int i = 0; i < N; ++i) d[i] = cuda::activation_gradient(a.activation, kept[i], d[i]);
     }
     store(d, a.dx.row(row) + c);
   }

@@ -75,10 +75,15 @@ std::vector<OpCase> matching_head_cases() {
   Setting many{310, 5, {}, {}};
   for (std::int32_t i = 0; i < 301; ++i) many.rows.push_back(i), many.labels.push_back(i % 3 == 0);
   return {
-      loss_case("one pair", {1, 3, {0}, {1}}),  loss_case("rows out of order", some),
-      loss_case("several chunks", many),        loss_case("no pairs", {5, 3, {}, {}}),
-      loss_case("no tokens", {0, 3, {}, {}}),   logits_case("logits", some),
-      logits_case("no logits", {5, 3, {}, {}}), used_twice(some),
+      loss_case("one pair", {1, 3, {0}, {1}}),
+      loss_case("one pair that does not match", {1, 3, {0}, {0}}),
+      loss_case("rows out of order", some),
+      loss_case("several chunks", many),
+      loss_case("no pairs", {5, 3, {}, {}}),
+      loss_case("no tokens", {0, 3, {}, {}}),
+      logits_case("logits", some),
+      logits_case("no logits", {5, 3, {}, {}}),
+      used_twice(some),
   };
 }
 

@@ -16,7 +16,7 @@ struct Setting {
 };
 
 double activated(double x, Activation activation) {
-  if (activation == Activation::relu) return x > 0 ? x : 0;
+  if (activation == Activation::relu) return x <= 0 ? 0 : x;  // NaN stays
   if (activation == Activation::gelu) return 0.5 * x * (1 + std::erf(x / std::sqrt(2.0)));
   return x;
 }

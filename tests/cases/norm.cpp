@@ -41,7 +41,8 @@ Values reference(const Setting& s, const Packing& packing, const Dropout& dropou
       for (std::int64_t c = 0; c < s.columns; ++c) {
         double& v = sum[(packing.offsets()[b] + row) * s.columns + c];
         if (s.bias) v += in.back()[c];
-        v *= kept(dropout, packing.keys()[b], row, c);
+        const double factor = kept(dropout, packing.keys()[b], row, c);
+        v = factor == 0 ? 0 : v * factor;  // what is dropped is 0, whatever it was
       }
     }
   }

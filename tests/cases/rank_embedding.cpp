@@ -57,7 +57,8 @@ Values reference(const Setting& s, const std::vector<std::int32_t>& ids, const P
       }
       for (const double v : x) variance += (v - mean) * (v - mean) / static_cast<double>(columns);
       for (std::int64_t c = 0; c < columns; ++c) {
-        y.push_back(kept(dropout, packing.keys()[b], row, c) * ((x[c] - mean) / std::sqrt(variance + 1e-12) * weight[c] + shift[c]));
+        const double factor = kept(dropout, packing.keys()[b], row, c);  // what is dropped is 0, whatever it was
+        y.push_back(factor == 0 ? 0 : factor * ((x[c] - mean) / std::sqrt(variance + 1e-12) * weight[c] + shift[c]));
       }
     }
   }

@@ -11,6 +11,8 @@ class CudaCases : public testing::TestWithParam<OnBoth> {};
 TEST_P(CudaCases, agree_with_the_double_reference_and_with_the_cpu) {
   check(GetParam(), {[] { shim::order = shim::Order::forward; }, [] { shim::order = shim::Order::reverse; }});
 }
+TEST_P(CudaCases, keep_the_nan_that_the_reference_keeps) { check_nan(GetParam().cuda, Queue{Device::cuda}); }
+TEST(CudaActivations, make_of_nan_what_pytorch_makes) { check_activations_of_nan(Queue{Device::cuda}); }
 INSTANTIATE_TEST_SUITE_P(every_word, CudaCases, testing::ValuesIn(cases_on_both()),
                          [](const auto& c) { return name_of(c.index, c.param.cpu); });
 
@@ -23,6 +25,7 @@ class HopperCases : public testing::TestWithParam<OnBoth> {
 TEST_P(HopperCases, agree_with_the_double_reference_and_with_the_cpu) {
   check(GetParam(), {[] { shim::order = shim::Order::forward; }, [] { shim::order = shim::Order::reverse; }}, {DType::bf16});
 }
+TEST_P(HopperCases, keep_the_nan_that_the_reference_keeps) { check_nan(GetParam().cuda, Queue{Device::cuda}, {DType::bf16}); }
 std::vector<OnBoth> hopper_on_both() {
   std::vector<OnBoth> cases = cases_on_both();
   std::erase_if(cases, [](const OnBoth& c) {

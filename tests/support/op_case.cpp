@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <random>
 #include <utility>
 
@@ -78,6 +79,14 @@ struct WithTestQueue {  // for as long as it lives
   ~WithTestQueue() { test_queue() = before; }
   Queue before;
 };
+
+Values output_of(const OpCase& c, const Problem& p, const Queue& queue) {
+  const WithTestQueue here(queue);
+  std::vector<Tensor> in;
+  for (std::size_t i = 0; i < p.inputs.size(); ++i)
+    in.push_back(tensor_of(p.inputs[i], c.inputs[i].shape, type_of(c.inputs[i], p.storage), queue));
+  return values_of(c.run(in));
+}
 
 Run run_once(const OpCase& c, const Problem& p, const Queue& queue = {}) {
   const WithTestQueue here(queue);
@@ -206,6 +215,51 @@ Queue& test_queue() {
 void check(const OnBoth& c, const std::vector<std::function<void()>>& settings, const std::vector<DType>& storages) {
   if (c.cpu.benchmark_only) return;
   for (const DType storage : storages) check_both_as(c, storage, settings);
+}
+
+void check_nan(const OpCase& c, const Queue& queue, const std::vector<DType>& storages) {
+  if (c.benchmark_only) return;
+  for (const DType storage : storages) {
+    for (std::size_t i = 0; i < c.inputs.size(); ++i) {
+      Problem p = problem_of(c, storage);
+      if (p.inputs[i].empty()) continue;
+      p.inputs[i][p.inputs[i].size() / 2] = std::numeric_limits<double>::quiet_NaN();
+      const Values wanted = c.reference(p.inputs), got = output_of(c, p, queue);
+      ASSERT_EQ(got.size(), wanted.size());
+      std::int64_t lost = 0;
+      for (std::size_t k = 0; k < wanted.size(); ++k) lost += std::isnan(wanted[k]) && !std::isnan(got[k]);
+      EXPECT_EQ(lost, 0) << c.word << " / " << c.name << " in " << name_of(storage) << ": NaN that were lost of one in "
+                         << c.inputs[i].name;
+    }
+  }
+}
+
+void check_activations_of_nan(const Queue& queue) {
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  for (const DType storage : {DType::f32, DType::bf16}) {
+    for (const Activation activation : {Activation::relu, Activation::gelu}) {
+      for (const std::int64_t depth : {8, 9, 40}) {  // by the library's twin, by tiles, by plain loops
+        SCOPED_TRACE(fmt::format("{} of {} inputs in {}", activation == Activation::relu ? "relu" : "gelu", depth, name_of(storage)));
+        Tape tape;
+        Values x(static_cast<std::size_t>(depth), 0.0), w(static_cast<std::size_t>(8 * depth), 0.0);
+        x[0] = 1, w[0] = 2, w[static_cast<std::size_t>(depth)] = -1, w[static_cast<std::size_t>(2 * depth)] = nan;
+        const Tensor b = tape.watch(Tensor::zeros({8}, DType::f32, queue));
+        const Tensor y = linear(tensor_of(x, {1, depth}, storage, queue), tensor_of(w, {8, depth}, storage, queue), b, activation);
+        tape.backward({{y, tensor_of({3, nan, 5, 0, 0, 0, 0, 0}, {1, 8}, storage, queue)}});
+        const Values out = values_of(y), db = values_of(tape.gradient(b));
+        EXPECT_NEAR(out[0], activation == Activation::relu ? 2 : 1.9545, 1e-2);
+        EXPECT_NEAR(out[1], activation == Activation::relu ? 0 : -0.1587, 1e-3);
+        EXPECT_TRUE(std::isnan(out[2])) << out[2];
+        if (activation == Activation::gelu) {
+          EXPECT_TRUE(std::isnan(db[1]) && std::isnan(db[2])) << db[1] << ", " << db[2];
+        } else {  // where y is 0 nothing passes, where it is NaN everything does
+          EXPECT_EQ(db[0], 3);
+          EXPECT_EQ(db[1], 0);
+          EXPECT_EQ(db[2], 5);
+        }
+      }
+    }
+  }
 }
 
 void check(const WrongCall& c) { EXPECT_THROW(c.call(), ShapeError) << c.word << " / " << c.name; }

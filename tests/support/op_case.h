@@ -53,6 +53,11 @@ struct WrongCall {
 void check(const OpCase& c);  // GoogleTest expectations
 void check(const WrongCall& c);
 
+// Where the reference makes NaN of a NaN in an input, so does `c`, which was built for this queue's device.
+void check_nan(const OpCase& c, const Queue& queue, const std::vector<DType>& storages = {DType::f32, DType::bf16});
+// ReLU and GELU of NaN, −1 and 2 and what their gradients make of them, as PyTorch's: a linear layer of one token.
+void check_activations_of_nan(const Queue& queue);
+
 // Where the case files put ids, packings and random tensors; check() judges on the CPU.
 Queue& test_queue();
 struct OnBoth {  // the same case built with test_queue() on the CPU and on CUDA

@@ -213,19 +213,22 @@ struct KeyWork {
   __device__ int readers() const { return min(kReaders, (keys.length - first + 63) / 64); }
 };
 
-// The query tiles that read a key sequence, in order; both roles walk the same.
+// The query tiles that read a key sequence, in order; both roles walk the same. The list of its strips names the query sequences.
 struct QueryTiles {
   const kernels::PackingView& queries;
-  std::int64_t key_sequence, sequence = -1;
+  Readers strips;
+  std::int64_t sequence = -1;
   Span rows{};
   int row = 0;
 
+  __device__ QueryTiles(const kernels::PackingView& packing, std::int64_t key_sequence)
+      : queries(packing), strips(readers_of(packing.strips, key_sequence)) {}
   __device__ __forceinline__ bool next() {
     row += kQueries;
-    while (row >= rows.length) {
-      if (++sequence >= queries.sequences) return false;
-      row = 0, rows = keys_of(queries, sequence) == key_sequence ? span_of(queries, sequence) : Span{};
-    }
+    if (row < rows.length) return true;
+    if (strips.begin == strips.end) return false;
+    sequence = strips.begin->sequence, row = 0, rows = span_of(queries, sequence);
+    strips.begin += (rows.length + 15) / 16;
     return true;
   }
 };
