@@ -123,7 +123,7 @@ void cut_log(const std::filesystem::path& path, int stage, std::int64_t step) {
   kept.commit();
 }
 
-Progress::Progress(std::int64_t total, std::int64_t done, Show show, std::FILE* out) : total_(total), first_(done), show_(show), out_(out) {
+Progress::Progress(std::int64_t total, std::int64_t done, Show show, std::FILE* out) : total_(total), show_(show), out_(out), done_(done) {
   if (show_ == Show::automatic) show_ = ::isatty(::fileno(out)) ? Show::in_place : Show::lines;
 }
 
@@ -148,11 +148,16 @@ void Progress::update(const StepRecord& record, std::int64_t done) {
   constexpr std::chrono::seconds kBetweenLines{5};
   if (show_ == Show::nothing) return;
   const auto now = Clock::now();
+  if (done > done_) {
+    constexpr double kNews = 0.2;
+    const double each = std::chrono::duration<double>(now - counted_).count() / static_cast<double>(done - done_);
+    per_step_ = per_step_ == 0 ? each : (1 - kNews) * per_step_ + kNews * each;
+    counted_ = now, done_ = done;
+  }
   const bool first = shown_ == Clock::time_point{}, last = done >= total_;
   if (show_ == Show::lines && !first && !last && now - shown_ < kBetweenLines) return;
   shown_ = now;
-  const double per_step = done > first_ ? std::chrono::duration<double>(now - start_).count() / static_cast<double>(done - first_) : 0;
-  const std::string line = text(record, done, total_, per_step * static_cast<double>(total_ - done));
+  const std::string line = text(record, done, total_, per_step_ * static_cast<double>(total_ - done));
   if (show_ == Show::lines) {
     std::fputs((line + "\n").c_str(), out_);
   } else {

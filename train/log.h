@@ -92,10 +92,12 @@ class Progress {
 
  private:
   using Clock = std::chrono::steady_clock;
-  std::int64_t total_, first_;
+  std::int64_t total_;
   Show show_;
   std::FILE* out_;
-  Clock::time_point start_ = Clock::now(), shown_{};
+  Clock::time_point counted_ = Clock::now(), shown_{};
+  std::int64_t done_;
+  double per_step_ = 0;    // seconds, lately: a machine is not always as fast as it was
   bool standing_ = false;  // a line without its end is on the terminal
 };
 

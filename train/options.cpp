@@ -15,6 +15,7 @@
 
 #include "engine/atomic_file.h"
 #include "engine/errors.h"
+#include "engine/nearest.h"
 #include "models/langcell/config.h"
 #include "train/schedule.h"
 
@@ -220,19 +221,6 @@ std::vector<std::string> key_names() {
   std::vector<std::string> names;
   each_key(static_cast<const Options&>(Options()), [&](const Key& key, const auto&, const auto&...) { names.push_back(key.name); });
   return names;
-}
-
-std::size_t edit_distance(const std::string& a, const std::string& b) {
-  std::vector<std::size_t> row(b.size() + 1);
-  for (std::size_t j = 0; j <= b.size(); ++j) row[j] = j;
-  for (std::size_t i = 1; i <= a.size(); ++i) {
-    std::size_t diagonal = std::exchange(row[0], i);
-    for (std::size_t j = 1; j <= b.size(); ++j) {
-      const std::size_t replaced = diagonal + (a[i - 1] != b[j - 1]);
-      diagonal = std::exchange(row[j], std::min({row[j] + 1, row[j - 1] + 1, replaced}));
-    }
-  }
-  return row.back();
 }
 
 std::string nearest(const std::string& key, const std::vector<std::string>& names) {

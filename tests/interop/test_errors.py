@@ -173,6 +173,34 @@ def test_a_label_without_a_text_is_listed(binary, made, tmp_path):
     )
 
 
+def test_many_labels_without_a_text_are_counted(binary, made, tmp_path):
+    altered(made / "a.h5ad", tmp_path / "b.h5ad", lambda data: data.obs.insert(0, "counted", [f"c{i}" for i in range(data.n_obs)]))
+    common = ["train", tmp_path / "b.h5ad", "--texts", made / "t.json", "--label-key", "counted", "--out", tmp_path / "model", *QUICK]
+    fails(binary, *common, code=3, word="… and 40 more; and no label has one: is this the column of the labels", folder=tmp_path)
+
+
+def test_a_mistyped_option_names_the_nearest(binary, tmp_path):
+    fails(binary, "annotate", "x.h5ad", "--modell", "m", code=2, word="--modell: no such option; did you mean --model?", folder=tmp_path)
+    fails(binary, "evaluate", "x.h5ad", code=2, word="which command? There are: annotation", folder=tmp_path)
+
+
+def test_what_is_wrong_with_a_training_is_said_before_a_cell_is_read(binary, made, tmp_path):
+    common = ["train", made / "a.h5ad", "--texts", made / "t.json", "--label-key", "cell_type", "--out", tmp_path / "model"]
+    for more, word in ((["--preset", "smal"], "model.preset: wanted one of tiny"), (["--set", "train.batchsize=8"], "train.batch_size")):
+        done = subprocess.run([str(binary), *map(str, common), *more], capture_output=True, text=True)
+        assert done.returncode == 2 and word in done.stderr and len(done.stderr.splitlines()) == 1 and not any(tmp_path.iterdir())
+
+
+def test_symbols_need_a_vocabulary_that_has_them(binary, made, tmp_path):
+    rows = [line.split("\t") for line in (made / "model/genes.tsv").read_text().splitlines()]
+    for row in rows[1:]:
+        row[2] = ""
+    (tmp_path / "g.tsv").write_text("".join("\t".join(row) + "\n" for row in rows))
+    common = ["train", made / "a.h5ad", "--texts", made / "t.json", "--label-key", "cell_type", "--out", tmp_path / "model", "--gene-names"]
+    fails(binary, *common, code=2, word="give --genes genes.tsv", folder=tmp_path)
+    fails(binary, *common, "--genes", tmp_path / "g.tsv", code=2, word="has no gene names", folder=tmp_path)
+
+
 def test_an_unknown_key_names_the_nearest(binary, made, tmp_path):
     fails(binary, "pretrain", "--run", tmp_path / "run", "--set", "train.batchsize=8", code=2, word="train.batch_size", folder=tmp_path)
     (tmp_path / "c.toml").write_text("[stage1]\nlearning_rate = 1\n")

@@ -103,7 +103,7 @@ def test_a_run_that_is_asked_to_stop_leaves_a_checkpoint_and_75(binary, corpus, 
 
 
 def test_cells_drawn_by_type_come_in_the_same_order_after_a_resume(binary, corpus, undisturbed, tmp_path):
-    by_type = ["--set", 'data.sampling="sqrt_type"', "--set", 'stage2.decay="constant"']
+    by_type = ["--set", 'data.sampling="sqrt_type"', "--set", 'stage2.decay="constant"', "--set", "stage2.warmup=2"]
     whole = subprocess.run([w for w in command(binary, corpus, tmp_path / "whole", *by_type) if w != "--quiet"], capture_output=True, text=True, timeout=60)
     assert whole.returncode == 0 and "sampling by type: 4 types" in whole.stderr, whole.stderr
     for steps in (7, 24):
@@ -164,6 +164,33 @@ def test_a_used_folder_and_a_changed_configuration_are_refused(binary, corpus, u
     (run / "model/MANIFEST.json").unlink()
     changed = subprocess.run(command(binary, corpus, run, "--resume", "--set", "stage1.lr=0.5"), capture_output=True, text=True)
     assert changed.returncode == 2 and "stage1.lr" in changed.stderr
+
+
+def test_train_goes_on_with_the_same_command(binary, corpus, tmp_path):
+    folder, settings = corpus.parent, ['model.preset="tiny"', "data.max_cell_tokens=64", "train.batch_size=8", "checkpoint.every=3"]
+    sets = [w for s in settings for w in ("--set", s)]
+    base = ["train", folder / "a.h5ad", "--texts", folder / "t.json", "--label-key", "cell_type", "--steps", 40, "--threads", 1, *sets]
+
+    def train(*more):
+        return [str(w) for w in (binary, *base, *more)]
+
+    subprocess.run(train("--out", tmp_path / "whole"), check=True, capture_output=True)
+    run = subprocess.Popen(train("--out", tmp_path / "m"), stderr=subprocess.PIPE, text=True)
+    wait_for(tmp_path / "m.run/run/train.jsonl", run)
+    run.send_signal(signal.SIGINT)
+    said = run.communicate(timeout=120)[1]
+    assert run.returncode == 75 and "the same command with --resume continues" in said and not (tmp_path / "m").exists()
+    refused = subprocess.run(train("--out", tmp_path / "m"), capture_output=True, text=True)
+    assert refused.returncode == 2 and "continue it with --resume" in refused.stderr
+    done = subprocess.run(train("--out", tmp_path / "m", "--resume"), capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "vocabulary:" not in done.stderr, "the corpus is there"
+    for name in ("cell_bert/model.safetensors", "text_bert/model.safetensors"):
+        assert (tmp_path / "m" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    (tmp_path / "k.run").mkdir()
+    (tmp_path / "k.run/corpus.h5.partial-1").write_bytes(b"killed while it was written")
+    subprocess.run(train("--out", tmp_path / "k", "--resume"), check=True, capture_output=True)
+    assert (tmp_path / "k/MANIFEST.json").exists()
 
 
 def test_a_second_process_in_a_run_folder_is_refused(binary, corpus, undisturbed, tmp_path):

@@ -3,6 +3,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "engine/errors.h"
 
 namespace lc {
@@ -23,7 +25,10 @@ void add_counts_flags(CLI::App& command, CountsFlags& flags) {
 
 CountsOptions counts_options(const CountsFlags& flags) {
   if (flags.gene_names)
-    throw UsageError("--gene-names: a vocabulary from data needs Ensembl ids in the file; give --genes to a command that has it");
+    throw UsageError(
+        "--gene-names: symbols are looked up in a vocabulary that has them: give --genes genes.tsv (of a model, or of langcell vocab "
+        "--from a "
+        "file with Ensembl ids and names); a vocabulary made from data needs Ensembl ids in the file");
   CountsOptions options;
   options.layer = flags.layer, options.tenx = {flags.genome, flags.min_counts};
   if (!flags.gene_map.empty()) options.genes.renamed = GeneMap::read(flags.gene_map);
@@ -39,6 +44,8 @@ CountsOptions counts_options(const CountsFlags& flags, const GeneVocabulary& voc
   if (!flags.gene_names) return options;
   options.genes.names = GeneNames::accept;
   for (const Gene& gene : vocabulary.genes()) options.genes.known.push_back({gene.ensembl_id, gene.name});
+  if (std::all_of(vocabulary.genes().begin(), vocabulary.genes().end(), [](const Gene& gene) { return gene.name.empty(); }))
+    throw UsageError("--gene-names: the vocabulary has no gene names to look symbols up in; take one with names, or give --gene-map");
   return options;
 }
 

@@ -34,31 +34,6 @@ void require_column(const CellTable& obs, const fs::path& path, const std::strin
   throw DataError(fmt::format("{}:/obs: no column '{}'; there are: {}", path.string(), key, fmt::join(obs.columns(), ", ")));
 }
 
-std::uint64_t check_labels(const TokenizeOptions& options) {
-  std::uint64_t cells = 0;
-  std::map<std::string, std::uint64_t> unknown;
-  for (const fs::path& path : options.inputs) {
-    const CellTable obs = open_cells(path, options.counts.tenx);
-    cells += obs.rows();
-    if (options.schema == Schema::cellxgene) require_cellxgene(path, obs);
-    for (const std::string& column : options.columns) require_column(obs, path, column);
-    if (options.label_key.empty()) continue;
-    require_column(obs, path, options.label_key);
-    const Categorical labels = obs.categorical(options.label_key);
-    std::vector<std::uint64_t> cells_of(labels.categories.size(), 0);
-    for (const std::int32_t code : labels.codes)
-      if (code >= 0) ++cells_of[static_cast<size_t>(code)];
-    for (size_t i = 0; i < cells_of.size(); ++i)
-      if (cells_of[i] > 0 && options.texts.index_of(labels.categories[i]) < 0) unknown[labels.categories[i]] += cells_of[i];
-  }
-  if (unknown.empty() || options.texts.labels.empty() || options.missing == MissingLabels::keep) return cells;
-  std::vector<std::string> listed;
-  for (const auto& [label, count] : unknown) listed.push_back(fmt::format("'{}' ({} cells)", label, count));
-  throw DataError(
-      fmt::format("obs/{}: {} labels have no text: {}; add them to the texts, or keep such cells without a text with --allow-missing",
-                  options.label_key, unknown.size(), fmt::join(listed, ", ")));
-}
-
 // ---- one file
 
 class Progress {
@@ -182,7 +157,7 @@ Funnel funnel_of(const Tally& tally, const TokenizeOptions& options) {
   Funnel funnel{tally.read, tally.kept, {{"duplicate", tally.duplicates}}, {{"without a known gene", tally.empty}}};
   if (options.schema == Schema::cellxgene) funnel.dropped.insert(funnel.dropped.begin(), {"not primary data", tally.not_primary});
   funnel.noted.emplace_back(fmt::format("with {} genes or more (cut there)", options.max_genes), tally.full);
-  if (!options.texts.labels.empty() || options.text_template) funnel.noted.emplace_back("without a text", tally.without_text);
+  if (!options.texts.labels.empty() || options.text_template) funnel.noted.emplace_back(kWithoutText, tally.without_text);
   return funnel;
 }
 
@@ -281,6 +256,42 @@ void run(const Flags& flags) {
 }
 
 }  // namespace
+
+std::uint64_t check_labels(const TokenizeOptions& options) {
+  std::uint64_t cells = 0;
+  std::map<std::string, std::uint64_t> unknown;
+  bool some_known = false;
+  for (const fs::path& path : options.inputs) {
+    const CellTable obs = open_cells(path, options.counts.tenx);
+    cells += obs.rows();
+    if (options.schema == Schema::cellxgene) require_cellxgene(path, obs);
+    for (const std::string& column : options.columns) require_column(obs, path, column);
+    if (options.label_key.empty()) continue;
+    require_column(obs, path, options.label_key);
+    const Categorical labels = obs.categorical(options.label_key);
+    std::vector<std::uint64_t> cells_of(labels.categories.size(), 0);
+    for (const std::int32_t code : labels.codes)
+      if (code >= 0) ++cells_of[static_cast<size_t>(code)];
+    for (size_t i = 0; i < cells_of.size(); ++i) {
+      if (cells_of[i] == 0) continue;
+      if (options.texts.index_of(labels.categories[i]) < 0)
+        unknown[labels.categories[i]] += cells_of[i];
+      else
+        some_known = true;
+    }
+  }
+  if (unknown.empty() || options.texts.labels.empty() || options.missing == MissingLabels::keep) return cells;
+  constexpr std::size_t kListed = 20;
+  std::vector<std::string> listed;
+  for (const auto& [label, count] : unknown) {
+    if (listed.size() == kListed) break;
+    listed.push_back(fmt::format("'{}' ({} cells)", label, count));
+  }
+  if (unknown.size() > kListed) listed.push_back(fmt::format("… and {} more", unknown.size() - kListed));
+  throw DataError(fmt::format("obs/{}: {} labels have no text: {}; {}", options.label_key, unknown.size(), fmt::join(listed, ", "),
+                              some_known ? "add them to the texts, or keep such cells without a text with --allow-missing"
+                                         : "and no label has one: is this the column of the labels, and are these its texts?"));
+}
 
 Funnel tokenize(const TokenizeOptions& options) {
   require_not_an_input(options.out, options.inputs);

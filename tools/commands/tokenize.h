@@ -37,9 +37,13 @@ struct TokenizeOptions {
   std::function<void(const std::string&)> say = [](const std::string&) {};  // progress
 };
 
-// Streams every cell into options.out. DataError: labels without a text (all listed), files that the vocabulary does not know.
+// The labels of all files have texts, before a count is read. DataError; the number of cells.
+std::uint64_t check_labels(const TokenizeOptions& options);
+
+// Streams every cell into options.out. DataError: labels without a text, files that the vocabulary does not know.
 Funnel tokenize(const TokenizeOptions& options);
 
-std::string funnel_table(const Funnel& funnel);  // to print
+inline constexpr const char* kWithoutText = "without a text";  // of Funnel::noted
+std::string funnel_table(const Funnel& funnel);                // to print
 
 }  // namespace lc
