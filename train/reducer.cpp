@@ -1,21 +1,32 @@
 #include "train/reducer.h"
 
 #include <algorithm>
+#include <string_view>
 
 namespace lc {
 
+// "cell_bert.embeddings." of cell_bert.embeddings.word_embeddings.weight; "" where a name has no such part.
+static std::string_view module_of(std::string_view name) {
+  const std::size_t last = name.rfind('.'), before = last == name.npos || last == 0 ? last : name.rfind('.', last - 1);
+  return before == name.npos ? std::string_view() : name.substr(0, before + 1);
+}
+
 std::vector<GradientSlice> gradient_slices(const Parameters& parameters, std::int64_t least) {
   constexpr std::int64_t kMost = 6, kGap = std::int64_t{1} << 18;  // floats: a sum of its own costs more than a MiB sent for nothing
-  const std::vector<ParameterPlace> places = parameters.places();
-  std::int64_t trained = 0;
-  for (const ParameterPlace& p : places) trained += p.trained ? p.end - p.begin : 0;
-  const std::int64_t enough = std::max(least, (trained + kMost - 1) / kMost);
+  std::vector<ParameterPlace> places = parameters.places();
+  std::erase_if(places, [](const ParameterPlace& p) { return !p.trained; });
+  if (places.empty()) return {};
+  const std::string_view first_module = module_of(places.front().leaf->name);
+  const auto is_first = [&](const ParameterPlace& p) { return !first_module.empty() && p.leaf->name.starts_with(first_module); };
+  std::int64_t others = 0;
+  for (const ParameterPlace& p : places) others += is_first(p) ? 0 : p.end - p.begin;
+  const std::int64_t enough = std::max(least, (others + kMost - 2) / (kMost - 1));
   std::vector<GradientSlice> slices;
-  for (auto p = places.rbegin(); p != places.rend(); ++p) {
-    if (!p->trained) continue;
-    GradientSlice* const last = slices.empty() ? nullptr : &slices.back();
-    if (last && last->end - last->begin < enough && last->begin - p->end < kGap)
-      last->begin = p->begin;
+  const ParameterPlace* above = nullptr;
+  for (auto p = places.rbegin(); p != places.rend(); above = &*p++) {
+    const bool in_last = is_first(*p), joins = above && is_first(*above) == in_last && above->begin - p->end < kGap;
+    if (joins && (in_last || slices.back().end - slices.back().begin < enough))
+      slices.back().begin = p->begin;
     else
       slices.push_back({p->begin, p->end});
   }

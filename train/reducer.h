@@ -17,8 +17,9 @@ struct GradientSlice {  // elements of the arena
   std::int64_t begin = 0, end = 0;
 };
 
-// Whole parameters, in the order in which they are summed: at most six slices, and none below `least` floats, but where more than a MiB of
-// frozen weights lies between two.
+// Whole parameters, in the order in which they are summed: at most six slices, but where more than a MiB of frozen weights lies between
+// two. The module that was declared first (embeddings) is finished last and all at once: it is the last slice, so that the others do not
+// wait for it. Of them none is below `least` floats, but the last.
 std::vector<GradientSlice> gradient_slices(const Parameters& parameters, std::int64_t least);
 
 class Reducer {
