@@ -10,6 +10,7 @@
 #include "engine/errors.h"
 #include "engine/hdf5/server.h"
 #include "tools/commands/command.h"
+#include "tools/commands/out_of_memory.h"
 
 namespace {
 
@@ -24,11 +25,7 @@ std::vector<std::string> names_of_commands(const CLI::App& program) {
   return names;
 }
 
-}  // namespace
-
-int main(int argc, char** argv) {
-  if (const std::optional<int> code = lc::serve_files(argc, argv)) return *code;
-  std::signal(SIGXFSZ, SIG_IGN);  // a file-size limit is then an error of write(), with a message
+int run(int argc, char** argv) {
   CLI::App program("LangCell: cells and the words for them. Train on your own cells, label cells by a text.", "langcell");
   program.set_version_flag("--version", std::string("langcell ") + lc::build::kVersion);
   program.require_subcommand(1);
@@ -57,5 +54,19 @@ int main(int argc, char** argv) {
   } catch (...) {
     const lc::Failure failure = lc::failure_in_flight();
     return failure.line.empty() ? failure.code : fail(failure.code, failure.line);
+  }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  try {
+    if (const std::optional<int> code = lc::serve_files(argc, argv)) return *code;
+    std::signal(SIGXFSZ, SIG_IGN);  // a file-size limit is then an error of write(), with a message
+    lc::explain_crashes_without_memory();
+    return run(argc, argv);
+  } catch (...) {  // before there is a command, or while an error is being said: only memory can be wanting
+    std::fputs("langcell: error: out of memory; free memory or raise its limit (ulimit -v)\n", stderr);
+    return 5;
   }
 }
