@@ -12,6 +12,9 @@ resume-ranks  two ranks resume from each step of 200; the weights of the undistu
 full-ranks    the n-th call of a save by rank 0 of two finds no space: 5 of all and one line; resumed, the same weights
 ERRNO-save, ERRNO-annotate, ERRNO-start   the n-th call fails: exit code and one line, or a finished run with the same result; nothing else left
 ERRNO-tokenize-reader, ERRNO-annotate-reader, kill-…   the same inside the process that reads files; the line names the file
+memory-pretrain, -tokenize, -annotate, -import   twenty limits of address space between what the command needs and what starting the program needs:
+          5 and one line, or the same result; nothing half-written; without the limit the same command then succeeds
+clock     the system's clock jumps by up to a day while a run trains, saves, is resumed: the same weights, no time or rate below zero
 """
 
 import argparse
@@ -23,6 +26,7 @@ import json
 import os
 import pathlib
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -41,6 +45,7 @@ FAULTS = {"enospc": (errno.ENOSPC, CHANGING), "edquot": (errno.EDQUOT, CHANGING)
           "short": ("short", "write,pwrite,read"), "enomem": (errno.ENOMEM, "malloc"), "kill": ("kill", ALL)}
 
 
+MIB, LIMITS = 1 << 20, 20
 OUTPUTS = {"tokenize": "c.h5", "annotate": "out.h5ad"}
 
 
@@ -133,7 +138,8 @@ class Bench:
             kind = kind.removesuffix("-reader")
             cells, out = folder / "a.h5ad", folder / OUTPUTS[kind]
             shutil.copy(self.folder / "few.h5ad", cells)
-            return self.reading(kind, cells, out), folder, lambda: sorted(os.listdir(folder)) == ["a.h5ad", out.name] and digest(folder, out.name) == self.read[kind]
+            alone = ["a.h5ad", out.name]
+            return self.reading(kind, cells, out), folder, lambda: sorted(os.listdir(folder)) == alone and digest(folder, out.name) == self.read[kind]
         run = folder / "run"
         shutil.copytree(self.folder / "half", run)
         command = self.training(run, 2)
@@ -184,6 +190,86 @@ def fault_point(bench, kind, fault, number):
             result["again"] = bench.run(command, under).returncode
             clean = clean and result["again"] == 0 and whole()
         return result | {"right": clean and left == 0 and not partial}
+
+
+def memory_place(bench, kind, folder):
+    """The command, and what it has made: nothing when it has failed."""
+    out = folder / OUTPUTS.get(kind, "model")
+    if kind == "pretrain":
+        command, out = bench.training(folder / "run", 2), folder / "run/model"
+    elif kind == "import":
+        if not (bench.folder / "bundle").exists():
+            bench.say("export", "--model", bench.folder / "whole/model", "--out", bench.folder / "bundle", "--quiet")
+        command = ["import", "--langcell", bench.folder / "bundle", "--genes", bench.folder / "g.tsv", "--threads", 1, "--out", out]
+    else:
+        shutil.copy(bench.folder / "few.h5ad", folder / "a.h5ad")
+        command = bench.reading(kind, folder / "a.h5ad", out)
+    command[command.index("--threads") + 1] = 2
+    return command, lambda: None if not out.exists() else hashes(out, "*.safetensors") if out.is_dir() else digest(folder, out.name)
+
+
+def limited(bench, command, limit):
+    return subprocess.run(["prlimit", f"--as={limit * MIB}", bench.binary, *map(str, command)], capture_output=True, text=True, timeout=120)
+
+
+def least(works, low, high):
+    """The least limit in MiB, to within four, with which something works."""
+    while high - low > 4:
+        middle = (low + high) // 2
+        low, high = (low, middle) if works(middle) else (middle, high)
+    return high
+
+
+def memory_limits(bench, kind):
+    """Falling limits, and the result of the undisturbed command."""
+
+    def works(limit):
+        with tempfile.TemporaryDirectory(dir=bench.folder) as folder:
+            command, result = memory_place(bench, kind, pathlib.Path(folder))
+            return limited(bench, command, limit).returncode == 0 and result() or None
+
+    starts = least(lambda limit: limited(bench, ["--version"], limit).returncode == 0, 0, 1 << 14)
+    enough = least(works, starts, 1 << 14)
+    print(f"memory-{kind}: starts with {starts} MiB, succeeds with {enough} MiB", flush=True)
+    return [enough - (enough - starts) * i // LIMITS for i in range(1, LIMITS + 1)], works(1 << 14)
+
+
+def memory_point(bench, kind, limit, wanted):
+    with tempfile.TemporaryDirectory(dir=bench.folder) as folder:
+        command, result = memory_place(bench, kind, pathlib.Path(folder))
+        try:
+            done = limited(bench, command, limit)
+        except subprocess.TimeoutExpired:
+            return {"right": False, "said": "hangs", "limit": limit}
+        made, left = result(), [str(p) for p in pathlib.Path(folder).rglob("*.partial-*")]
+        clean = made == wanted if done.returncode == 0 else done.returncode == 5 and one_line(done) and made is None
+        again = limited(bench, command, 1 << 14) if made is None else done
+        said = (done.stderr.strip().splitlines() or [""])[-1][:300]
+        right = clean and not left and again.returncode == 0 and result() == wanted
+        return {"code": done.returncode, "limit": limit, "right": right, "left": left, "said": said}
+
+
+def clock_point(bench, number):
+    """Trains six steps, resumes to twelve; progress is read, so the run is not quiet."""
+    with tempfile.TemporaryDirectory(dir=bench.folder) as folder:
+        run, log, said = pathlib.Path(folder) / "run", pathlib.Path(folder) / "log", ""
+        environment = os.environ | {"LD_PRELOAD": str(bench.library.with_name("libclock.so")), "CLOCK_SEED": str(number), "CLOCK_LOG": str(log)}
+        codes = []
+        for steps in (6, 12):
+            command = [str(x) for x in (bench.binary, *bench.training(run, steps, 2, 'validate.every=3', 'data.holdout=0.1')) if x != "--quiet"]
+            done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+            codes.append(done.returncode)
+            said += done.stderr
+            if steps == 6:
+                shutil.rmtree(run / "model", ignore_errors=True)  # else there is nothing to resume
+        info = subprocess.run([bench.binary, "info", run, "--json"], env=environment, capture_output=True, text=True, timeout=60)
+        lines = [json.loads(line) for line in (run / "train.jsonl").read_text().splitlines()]
+        times = [v for line in lines for k, v in line.items() if k in ("samples_per_s", "tokens_per_s", "data_s", "step_s", "seconds")]
+        below = [t for t in times if t < 0] + re.findall(r"-[0-9.]+(?= cells/s| tokens/s| left| s\b| min| h\b)", said)
+        jumps = sum(int(line.split()[1]) for line in log.read_text().splitlines())
+        same = hashes(run / "model", "*.safetensors") == bench.clock_weights
+        right = codes == [0, 0] and info.returncode == 0 and same and not below and len(times) > 12
+        return {"right": right, "killed": jumps > 0, "jumps": jumps, "below": below, "said": said[-200:]}
 
 
 def run_point(bench, number):
@@ -317,6 +403,15 @@ def points(bench, campaign, every):
         shutil.copytree(bench.folder / "half", run)
         bench.learn(run, mpirun(bench, (2, (), bench.training(run, 2))))
         return [(n, lambda n=n: full_point(bench, n)) for n in range(1, count(bench, "save", WRITING) + 1, every)]
+    if campaign == "clock":
+        run = bench.fresh("clock")
+        bench.say(*bench.training(run, 12, 2, "validate.every=3", "data.holdout=0.1"))
+        bench.clock_weights = hashes(run / "model", "*.safetensors")
+        return [(n, lambda n=n: clock_point(bench, n)) for n in range(1, 101, every)]
+    if campaign.startswith("memory-"):
+        kind = campaign.removeprefix("memory-")
+        limits, wanted = memory_limits(bench, kind)
+        return [(n, lambda limit=limit: memory_point(bench, kind, limit, wanted)) for n, limit in list(enumerate(limits, 1))[::every]]
     if campaign in ("save", "annotate"):
         return [(n, lambda n=n: kill_point(bench, campaign, n)) for n in range(1, count(bench, campaign, ALL) + 1, every)]
     fault, kind = campaign.split("-", 1)
@@ -325,7 +420,9 @@ def points(bench, campaign, every):
     return [(n, lambda n=n: fault_point(bench, kind, fault, n)) for n in range(1, total + 1, step)]
 
 
-CAMPAIGNS = ["save", "annotate", "run", "ranks", "hang-ranks", "resume-ranks", "full-ranks"] + [
+CAMPAIGNS = ["save", "annotate", "run", "ranks", "hang-ranks", "resume-ranks", "full-ranks", "clock"]
+CAMPAIGNS += [f"memory-{kind}" for kind in ("pretrain", "tokenize", "annotate", "import")]
+CAMPAIGNS += [
     f"{fault}-{kind}" for kind in ("save", "annotate", "start", "tokenize-reader", "annotate-reader") for fault in FAULTS if fault != "kill" or "reader" in kind]
 
 

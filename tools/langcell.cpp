@@ -11,6 +11,7 @@
 #include "engine/hdf5/server.h"
 #include "engine/nearest.h"
 #include "tools/commands/command.h"
+#include "tools/commands/out_of_memory.h"
 
 namespace {
 
@@ -55,11 +56,7 @@ std::string explained(const CLI::App& program, const CLI::ParseError& error, int
   return wants_command ? fmt::format("which command? There are: {}", fmt::join(inner, ", ")) : error.what();
 }
 
-}  // namespace
-
-int main(int argc, char** argv) {
-  if (const std::optional<int> code = lc::serve_files(argc, argv)) return *code;
-  std::signal(SIGXFSZ, SIG_IGN);  // a file-size limit is then an error of write(), with a message
+int run(int argc, char** argv) {
   CLI::App program("LangCell: cells and the words for them. Train on your own cells, label cells by a text.", "langcell");
   program.set_version_flag("--version", std::string("langcell ") + lc::build::kVersion);
   program.require_subcommand(1);
@@ -88,5 +85,19 @@ int main(int argc, char** argv) {
   } catch (...) {
     const lc::Failure failure = lc::failure_in_flight();
     return failure.line.empty() ? failure.code : fail(failure.code, failure.line);
+  }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  try {
+    if (const std::optional<int> code = lc::serve_files(argc, argv)) return *code;
+    std::signal(SIGXFSZ, SIG_IGN);  // a file-size limit is then an error of write(), with a message
+    lc::explain_crashes_without_memory();
+    return run(argc, argv);
+  } catch (...) {  // before there is a command, or while an error is being said: only memory can be wanting
+    std::fputs("langcell: error: out of memory; free memory or raise its limit (ulimit -v)\n", stderr);
+    return 5;
   }
 }

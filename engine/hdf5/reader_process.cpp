@@ -141,9 +141,10 @@ ReaderProcess::~ReaderProcess() {
 
 // status: as waitpid gave it.
 void ReaderProcess::lost(const std::string& file, int status) {
-  constexpr int kNotLoaded = 127, kNoPage = 5;
-  if (WIFEXITED(status) && (WEXITSTATUS(status) == kNotLoaded || WEXITSTATUS(status) == kNoPage)) cannot_start("memory", ENOMEM);
-  if (!memory_suffices()) throw ResourceError(fmt::format("{}: its reader ended, there is no memory for it; {}", file, kFreeMemory));
+  constexpr int kNotLoaded = 127;
+  const bool no_memory = WIFEXITED(status) && (WEXITSTATUS(status) == kNotLoaded || WEXITSTATUS(status) == kNoMemory);
+  if (no_memory || !memory_suffices())
+    throw ResourceError(fmt::format("{}: its reader ended, there is no memory for it; {}", file, kFreeMemory));
   const int signal = WIFSIGNALED(status) && WTERMSIG(status) != SIGKILL ? WTERMSIG(status) : 0;
   const std::string what = signal ? fmt::format("reading it fails with a {}", strsignal(signal)) : "its reader ended without an answer";
   throw ReaderLost(fmt::format("{}: {}; the file is damaged, copy or download it again", file, what),

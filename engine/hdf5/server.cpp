@@ -290,7 +290,7 @@ int serve() {
   for (const int signal : {SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2, SIGPIPE, SIGXFSZ}) std::signal(signal, SIG_IGN);
   leave_when_turning_in_circles();
   void* page = mmap(nullptr, sizeof(Progress), PROT_READ | PROT_WRITE, MAP_SHARED, kShared, 0);
-  if (page == MAP_FAILED) return 5;
+  if (page == MAP_FAILED) return kNoMemory;
   shared = static_cast<Progress*>(page);
   quiet();
   enter_sandbox(kSocket);
@@ -310,7 +310,11 @@ int serve() {
 
 std::optional<int> serve_files(int argc, char** argv) {
   if (argc < 1 || std::string_view(argv[0]) != h5::kReaderName) return std::nullopt;
-  return h5::serve();
+  try {
+    return h5::serve();
+  } catch (const std::bad_alloc&) {
+    return h5::kNoMemory;
+  }
 }
 
 }  // namespace lc

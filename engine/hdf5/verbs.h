@@ -52,6 +52,7 @@ enum class Verb : std::uint8_t {
 
 constexpr int kSocket = 3, kShared = 4;                              // descriptors of the reader
 constexpr std::uint64_t kLargestMessage = std::uint64_t{320} << 20;  // bytes
+constexpr int kNoMemory = 5;                                         // its exit code where that is wanting outside of an answer
 constexpr const char* kReaderName = "langcell-reader";               // its argv[0]
 
 }  // namespace lc::h5

@@ -31,7 +31,10 @@ struct AttentionOp {
   bool each_its_own() const { return self() || queries->kv_of().empty(); }
   std::int64_t key_sequence(std::int64_t b) const { return each_its_own() ? b : queries->kv_of()[static_cast<std::size_t>(b)]; }
   kernels::PackingView query_view() const { return self() ? queries->own_view() : queries->view(); }
-  float scale(const Tensor& q) const { return static_cast<float>(1.0 / std::sqrt(static_cast<double>(q.columns() / heads))); }
+  float scale(const Tensor& q) const {
+    const std::int64_t head_width = q.columns() / heads;
+    return static_cast<float>(1.0 / std::sqrt(static_cast<double>(head_width)));
+  }
 
   void check_packings(const Tensor& q, const Tensor& k) const {
     if (!queries || !keys) refuse("a packing of the queries and one of the keys, got none");

@@ -1,5 +1,13 @@
 #include "kernels/cpu/dispatch.h"
 
+#include <pthread.h>
+
+#include <atomic>
+#include <latch>
+#include <system_error>
+#include <thread>
+#include <vector>
+
 #if defined(__x86_64__)
 #include <cpuid.h>
 #include <sys/syscall.h>
@@ -41,6 +49,35 @@ bool find_amx() {
 #endif
 }
 }  // namespace
+
+// The C library loads what it needs to end a thread when the first one ends so, and aborts when it cannot: better now than without memory.
+static bool end_a_thread() {
+  pthread_t thread;
+  const auto ends = [](void*) -> void* { pthread_exit(nullptr); };
+  return pthread_create(&thread, nullptr, ends, nullptr) == 0 && pthread_join(thread, nullptr) == 0;
+}
+
+// OpenMP gets the stacks that these threads leave behind.
+bool start_threads() {
+  if (!end_a_thread()) return false;
+  std::latch all_stand(1);
+  std::vector<std::thread> threads;
+  bool started = true;
+  try {
+    threads.reserve(static_cast<std::size_t>(omp_get_max_threads()));
+    for (int i = 1; i < omp_get_max_threads(); ++i) threads.emplace_back([&all_stand] { all_stand.wait(); });
+  } catch (const std::system_error&) {
+    started = false;
+  }
+  all_stand.count_down();
+  for (std::thread& thread : threads) thread.join();
+  std::atomic<int> there = 0;
+  if (started) {
+#pragma omp parallel
+    ++there;
+  }
+  return started;
+}
 
 bool cpu_has_amx() {
   static const bool found = find_amx();

@@ -37,6 +37,10 @@ void parallel_for(std::int64_t n, std::int64_t chunk, F&& f) {
 inline int thread() { return omp_get_thread_num(); }
 inline int threads() { return omp_in_parallel() ? 1 : omp_get_max_threads(); }
 
+// Starts the threads of the pool, as many as omp_get_max_threads. False when the machine does not give so many: OpenMP, asked for them
+// later, would end the process.
+bool start_threads();
+
 bool cpu_has_amx();             // bf16 tile products
 std::string instruction_set();  // the target Highway chose, e.g. "AVX3"
 

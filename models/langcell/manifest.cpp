@@ -67,10 +67,11 @@ void verify_manifest(const fs::path& folder, const Manifest& manifest, Verify ve
   };
   for (const auto& [name, entry] : manifest) {
     std::error_code failure;
-    const std::uint64_t size = fs::file_size(folder / name, failure);
+    const fs::path file = folder / name;
+    const std::uint64_t size = fs::file_size(file, failure);
     if (failure) refuse(name, fmt::format("wanted {} bytes as {} says, got {}", entry.size, kManifestName, failure.message()));
     if (size != entry.size) refuse(name, fmt::format("wanted {} bytes as {} says, got {}", entry.size, kManifestName, size));
-    if (verify == Verify::hashes && as_model_error([&] { return sha256_of_file(folder / name); }) != entry.sha256) {
+    if (verify == Verify::hashes && as_model_error([&] { return sha256_of_file(file); }) != entry.sha256) {
       refuse(name, fmt::format("its SHA-256 is not the one in {}", kManifestName));
     }
   }
@@ -84,8 +85,8 @@ std::string content_hash(const fs::path& folder) {
       if (counts(name)) hashes[name] = entry.sha256;
     }
   } else {
-    for (const auto& [name, path] : files_below(folder)) {
-      if (counts(name)) hashes[name] = as_model_error([&] { return sha256_of_file(path); });
+    for (const auto& file : files_below(folder)) {
+      if (counts(file.first)) hashes[file.first] = as_model_error([&] { return sha256_of_file(file.second); });
     }
   }
   std::string lines;

@@ -55,7 +55,7 @@ Tensor EncoderLayer::operator()(const Tensor& x, const PackingPtr& packing, cons
   const Tensor qkv = query_key_value_(x);
   const Tensor context = attention({.q = qkv.slice_columns(0, c.width),
                                     .k = qkv.slice_columns(c.width, c.width),
-                                    .v = qkv.slice_columns(2 * c.width, c.width),
+                                    .v = qkv.slice_columns(std::int64_t{2} * c.width, c.width),
                                     .heads = c.heads,
                                     .queries = packing,
                                     .keys = packing,

@@ -116,7 +116,7 @@ class Subset {
 
   void frame(const std::string& path) {
     const Hdf5 source = in_.at(path);
-    Frame{source};
+    [[maybe_unused]] const Frame readable(source);
     const Hdf5 cut = out_.group(path);
     cut.copy_attributes(source);
     if (source.has("__categories")) cut.copy_from(source.at("__categories"), "__categories");

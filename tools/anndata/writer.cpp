@@ -14,7 +14,7 @@ AnnDataWriter::AnnDataWriter(std::unique_ptr<AtomicFile> output, Hdf5 file, Exis
 
 AnnDataWriter AnnDataWriter::copy_of(const fs::path& input, const fs::path& output, Existing existing) {
   const Hdf5 original = Hdf5::open(input);
-  Frame(original.at("obs"));  // an input that cannot be read is said before anything is copied
+  [[maybe_unused]] const Frame readable(original.at("obs"));  // an input that cannot be read is said before anything is copied
   refuse_same_file(input, output);
   auto file = std::make_unique<AtomicFile>(output, existing);
   const fs::path& partial = file->partial_path();

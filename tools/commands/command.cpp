@@ -9,12 +9,14 @@
 #include <cstdlib>
 #include <filesystem>
 #include <new>
+#include <system_error>
 #include <thread>
 
 #include "engine/errors.h"
 #include "engine/machine.h"
 #include "engine/memory.h"
 #include "engine/profile.h"
+#include "kernels/cpu/dispatch.h"
 
 namespace lc {
 
@@ -35,6 +37,9 @@ void add_common_options(CLI::App& command, Common& c) {
 
 void begin(const Common& c) {
   if (c.threads > 0) omp_set_num_threads(c.threads);
+  if (!kernels::start_threads())
+    throw ResourceError(fmt::format("{} threads cannot be started; use fewer --threads, free memory, or raise the limits (ulimit -u, -v)",
+                                    omp_get_max_threads()));
   inspection().profile = c.profile;
   inspection().check_finite = c.check_finite;
 }
@@ -103,6 +108,11 @@ Failure failure_in_flight() {
     return {5, fmt::format("{}: {}; check the path, its permissions and the space left", e.path1().string(), e.code().message())};
   } catch (const std::bad_alloc&) {
     return {5, "out of memory; use a smaller batch_size, fewer threads, or fewer ranks on this machine"};
+  } catch (const std::system_error& e) {
+    if (e.code() != std::errc::resource_unavailable_try_again && e.code() != std::errc::not_enough_memory)
+      return {70, fmt::format("internal error: {}; please report it with the command that caused it", e.what())};
+    return {5, fmt::format("no thread could be started ({}); use fewer --threads, free memory, or raise the limits (ulimit -u, -v)",
+                           e.code().message())};
   } catch (const std::exception& e) {
     return {70, fmt::format("internal error: {}; please report it with the command that caused it", e.what())};
   }

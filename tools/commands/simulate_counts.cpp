@@ -157,7 +157,7 @@ void SimulatedCounts::draw_cells() {
 }
 
 const float* SimulatedCounts::mean_of(std::uint64_t cell) const {
-  const auto row = static_cast<size_t>(type_of_cell_[cell] * size_.donors + donor_of_cell_[cell]);
+  const auto row = static_cast<size_t>(type_of_cell_[cell]) * static_cast<size_t>(size_.donors) + static_cast<size_t>(donor_of_cell_[cell]);
   return means_.data() + row * genes_.size();
 }
 

@@ -85,7 +85,7 @@ void print_result(const Categorical& labels, const Split& split, const SplitOpti
   std::map<std::int32_t, std::array<std::uint64_t, 2>> counts;
   std::array<std::uint64_t, 2> all{};
   for (size_t cell = 0; cell < labels.codes.size(); ++cell) {
-    const auto side = static_cast<size_t>(split.in_test[cell]);
+    const size_t side = split.in_test[cell] != 0 ? 1 : 0;
     ++counts[labels.codes[cell]][side];
     ++all[side];
   }
