@@ -276,6 +276,7 @@ Contrast Step::contrast_of(const GlobalBatch& batch, const std::vector<Encoded>&
                       .cell_text = rule_.cell_text,
                       .matching = rule_.matching,
                       .scale = 1 / rule_.temperature,
+                      .gradients = update_ != Update::losses_only,
                       .same_text = rule_.same_text,
                       .chance = chance_,
                       .first = std::accumulate(batch.cells_of_rank.begin(), own, std::int64_t{0}),

@@ -1,14 +1,11 @@
-// Soft-max over rows of scores with Highway, and oneDNN's sgemm kept to the calling thread.
+// Soft-max over rows of scores with Highway, and products by oneDNN's sgemm.
 #include "kernels/cpu/loss_tiles.h"
-
-#include <dnnl.h>
-#include <omp.h>
 
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <stdexcept>
 
+#include "kernels/cpu/onednn.h"
 #include "kernels/cpu/simd.h"
 
 #undef HWY_TARGET_INCLUDE
@@ -101,13 +98,9 @@ void pad_with_nothing(float* scores, std::int64_t n) {
 
 void multiply(const Product& p) {
   if (p.rows == 0 || p.columns == 0) return;
-  const int threads_before = omp_get_max_threads();
-  if (!omp_in_parallel()) omp_set_num_threads(1);
-  const dnnl_status_t status =
-      dnnl_sgemm(p.transpose == Transpose::left ? 'T' : 'N', p.transpose == Transpose::right ? 'T' : 'N', p.rows, p.columns, p.inner,
-                 p.alpha, p.left, p.left_stride, p.right, p.right_stride, p.beta, p.out, p.out_stride);
-  if (!omp_in_parallel()) omp_set_num_threads(threads_before);
-  if (status != dnnl_success) throw std::runtime_error("oneDNN refused a matrix product");
+  const OneThread one;
+  require_onednn(dnnl_sgemm(p.transpose == Transpose::left ? 'T' : 'N', p.transpose == Transpose::right ? 'T' : 'N', p.rows, p.columns,
+                            p.inner, p.alpha, p.left, p.left_stride, p.right, p.right_stride, p.beta, p.out, p.out_stride));
 }
 
 FloatRows as_float(Rows<const float> x, std::int64_t begin, std::int64_t, float*) { return {x.row(begin), x.stride}; }

@@ -1,4 +1,4 @@
-// What both users of oneDNN share: one thread per product, and its failures as exceptions.
+// What the users of oneDNN share: one thread per product, and its failures as exceptions.
 #pragma once
 #include <oneapi/dnnl/dnnl.h>
 
@@ -26,7 +26,7 @@ class OneThread {
 inline void require_onednn(dnnl_status_t status) {
   if (status == dnnl_success) return;
   if (status == dnnl_out_of_memory) throw std::bad_alloc();
-  throw std::runtime_error("matmul: oneDNN failed with status " + std::to_string(status) + " (dnnl_types.h names it)");
+  throw std::runtime_error("oneDNN: a matrix product failed with status " + std::to_string(status) + " (dnnl_types.h names it)");
 }
 
 }  // namespace lc::kernels

@@ -1,6 +1,8 @@
-// Rows by index. rows_add sums the rows of one target in the order of i, in float, and rounds once; no atomics.
+// Rows by index. rows_add sums the rows of one target in the order of i, in float, and rounds once; the only atomics are maxima of whole
+// numbers, whatever comes first.
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/reduce.cuh"
+#include "kernels/cuda/scratch.h"
 #include "kernels/cuda/vector.cuh"
 
 namespace lc::kernels {
@@ -23,26 +25,38 @@ __global__ void __launch_bounds__(kThreads) rows_take_kernel(RowsTake<T> a) {
   *reinterpret_cast<V*>(a.y.row(i) + c) = *reinterpret_cast<const V*>(a.x.row(a.index[i]) + c);
 }
 
+struct Ends {  // of the i that name a target: n − the first of them, the last + 1; 0: nobody does
+  std::int32_t first_from_end, end;
+};
+
+// rows_ends_kernel: where each target is named.      in  index (n)      in and out  ends (T), before 0      grid (n / 128)   block 128
+__global__ void __launch_bounds__(kThreads) rows_ends_kernel(const std::int32_t* index, std::int32_t n, Ends* ends) {
+  const std::int32_t i = static_cast<std::int32_t>(blockIdx.x) * kThreads + static_cast<std::int32_t>(threadIdx.x);
+  if (i >= n) return;
+  atomicMax(&ends[index[i]].first_from_end, n - i);
+  atomicMax(&ends[index[i]].end, i + 1);
+}
+
 // rows_add_kernel: the warp of the first i that names a target adds up 32·N columns of all rows that name it; the others leave.
-// in   rows (n, C), index (n)      in and out  x (T, C)
+// in   rows (n, C), index (n), ends (T)      in and out  x (T, C)
 // grid (n / 4, C / 32N)   block 128   shared none
-// reads index once a warp, n²/32 words in all: n is the few thousand masked rows of a batch
+// looks through index from a target's first i to its last: masked rows differ, repeats are few (texts that cells of a batch share)
 template <int N, class T>
-__global__ void __launch_bounds__(kThreads) rows_add_kernel(RowsAdd<T> a) {
+__global__ void __launch_bounds__(kThreads) rows_add_kernel(RowsAdd<T> a, const Ends* ends) {
   const std::int64_t n = a.rows.rows, first = static_cast<std::int64_t>(blockIdx.x) * kWarps + cuda::warp_of_block();
   if (first >= n) return;
   const int lane = cuda::lane_of_warp();
   const std::int64_t c = (static_cast<std::int64_t>(blockIdx.y) * kWarpSize + lane) * N;
   const std::int32_t target = a.index[first];
+  const std::int64_t end = ends[target].end;
+  if (ends[target].first_from_end != n - first) return;
   float total[N] = {}, x[N];
-  for (std::int64_t i = 0; i < n; i += kWarpSize) {
-    unsigned named = __ballot_sync(cuda::kWholeWarp, i + lane < n && a.index[i + lane] == target);
+  if (c < a.rows.columns) cuda::load(total, a.x.to.row(target) + c);
+  for (std::int64_t i = first; i < end; i += kWarpSize) {
+    unsigned named = __ballot_sync(cuda::kWholeWarp, i + lane < end && a.index[i + lane] == target);
     for (; named != 0; named &= named - 1) {  // ascending
-      const std::int64_t r = i + __ffs(static_cast<int>(named)) - 1;
-      if (r < first) return;
       if (c >= a.rows.columns) continue;
-      if (r == first) cuda::load(total, a.x.to.row(target) + c);  // not before it is known that nobody else writes there
-      cuda::load(x, a.rows.row(r) + c);
+      cuda::load(x, a.rows.row(i + __ffs(static_cast<int>(named)) - 1) + c);
 #pragma unroll
       for (int k = 0; k < N; ++k) total[k] += x[k];
     }
@@ -77,7 +91,13 @@ void add_on(const Queue& queue, const RowsAdd<T>& a) {
   const auto add = wide ? rows_add_kernel<kN, T> : rows_add_kernel<1, T>;
   const int n = wide ? kN : 1;
   if (a.x.into == Into::write) cuda::launch("rows_clear_kernel", clear, grid_of(x.rows, x.columns, n), queue, x);
-  cuda::launch("rows_add_kernel", add, grid_of(a.rows.rows, x.columns, n), queue, a);
+  if (a.rows.rows == 0) return;
+  const cuda::Scratch<Ends> ends(queue, x.rows);
+  const std::size_t bytes = static_cast<std::size_t>(x.rows) * sizeof(Ends);
+  cuda::clear(queue, ends.get(), {.width = bytes, .rows = 1, .to_step = bytes});
+  const cuda::Grid by_index{dim3(static_cast<unsigned>(ceil_div(a.rows.rows, kThreads))), dim3(kThreads)};
+  cuda::launch("rows_ends_kernel", rows_ends_kernel, by_index, queue, a.index, static_cast<std::int32_t>(a.rows.rows), ends.get());
+  cuda::launch("rows_add_kernel", add, grid_of(a.rows.rows, x.columns, n), queue, a, static_cast<const Ends*>(ends.get()));
 }
 
 }  // namespace

@@ -127,6 +127,7 @@ std::vector<std::uint8_t> unrelated(const std::vector<std::int64_t>& groups, con
   return any ? matrix : std::vector<std::uint8_t>();
 }
 
+Tensor watched(Tape& tape, const Tensor& z, const ContrastOptions& options) { return options.gradients ? tape.watch(z) : z; }
 Tensor sum_of(const Tensor& a, const Tensor& b) { return !a ? b : !b ? a : add(a, b); }
 
 }  // namespace
@@ -150,11 +151,13 @@ Contrast contrast(const ContrastBatch& batch, const ContrastOptions& options) {
   if (batch.view_b && options.cell_cell > 0 && batch.view_a.rows() > 1) {
     Tape tape;
     const Queue& queue = batch.view_a.queue();
-    const Tensor za = tape.watch(batch.view_a), zb = tape.watch(batch.view_b);
+    const Tensor za = watched(tape, batch.view_a, options), zb = watched(tape, batch.view_b, options);
     const Tensor loss = infonce(za, zb, Tensor::scalar(options.scale, queue), {});
     result.cell_cell = loss.detached(), result.cell_cell_pairs = static_cast<double>(batch.view_a.rows());
-    tape.backward({{loss, Tensor::scalar(options.cell_cell / static_cast<float>(batch.view_a.rows()), queue)}});
-    result.d_view_a = tape.gradient(za), result.d_view_b = tape.gradient(zb);
+    if (options.gradients) {
+      tape.backward({{loss, Tensor::scalar(options.cell_cell / static_cast<float>(batch.view_a.rows()), queue)}});
+      result.d_view_a = tape.gradient(za), result.d_view_b = tape.gradient(zb);
+    }
   }
   if (!batch.text) return result;
 
@@ -176,14 +179,17 @@ Contrast contrast(const ContrastBatch& batch, const ContrastOptions& options) {
     groups.unrelated = unrelated(in_order, batch);
     Tape tape;
     const Queue& queue = batch.text.queue();
-    const Tensor za = tape.watch(batch.view_a), zt = tape.watch(batch.text), scale = Tensor::scalar(options.scale, queue);
+    const Tensor za = watched(tape, batch.view_a, options), zt = watched(tape, batch.text, options),
+                 scale = Tensor::scalar(options.scale, queue);
     const Tensor loss =
         infonce(rows_take(za, Tensor::from(with_text, queue)), rows_take(zt, Tensor::from(their_text, queue)), scale, groups);
     const auto pairs = std::ssize(with_text);
-    tape.backward({{loss, Tensor::scalar(options.cell_text / static_cast<float>(pairs), queue)}});
     result.cell_text = loss.detached(), result.cell_text_pairs = static_cast<double>(pairs);
     result.cell_text_entropy = target_entropy(groups, pairs) / static_cast<double>(pairs);
-    result.d_view_a = sum_of(result.d_view_a, tape.gradient(za)), result.d_text = tape.gradient(zt);
+    if (options.gradients) {
+      tape.backward({{loss, Tensor::scalar(options.cell_text / static_cast<float>(pairs), queue)}});
+      result.d_view_a = sum_of(result.d_view_a, tape.gradient(za)), result.d_text = tape.gradient(zt);
+    }
   }
   if (options.matching > 0) draw_pairs(batch, options, result);
   return result;

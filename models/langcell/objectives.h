@@ -31,6 +31,7 @@ struct ContrastBatch {                                           // N samples, D
 struct ContrastOptions {
   float cell_cell = 1, cell_text = 1, matching = 1;  // weights; 0 switches off
   float scale = 20;                                  // 1/τ
+  bool gradients = true;                             // false: losses and pairs alone
   SamePairs same_text = SamePairs::positive;
   PhiloxKey chance{};  // of this step, for the negatives
   // Of several ranks each draws for its own anchors, `first` to first + count of them (count −1: all), and `gather` brings what all drew,

@@ -59,6 +59,12 @@ std::vector<std::int32_t> every(std::int32_t step, std::int32_t rows) {
   return index;
 }
 
+std::vector<std::int32_t> far_apart(std::int32_t count, std::int32_t rows) {
+  std::vector<std::int32_t> index;
+  for (std::int32_t i = 0; i < count; ++i) index.push_back(i * 29 % rows);
+  return index;
+}
+
 }  // namespace
 
 std::vector<OpCase> rows_cases() {
@@ -70,6 +76,7 @@ std::vector<OpCase> rows_cases() {
       take("take none of none", {.rows = 0, .columns = 7, .index = {}}),
       add_back("add with repeats, out of order", {.rows = 33, .columns = 65, .index = {5, 31, 5, 0, 5}}),
       add_back("add 200 to one row", {.rows = 3, .columns = 33, .index = std::vector<std::int32_t>(200, 1)}),
+      add_back("add with repeats far apart", {.rows = 67, .columns = 17, .index = far_apart(200, 67)}),
       add_back("add none", {.rows = 3, .columns = 5, .index = {}}),
       take_and_add(),
       take("CLS rows of 64 cells of 512", {.rows = 64 * 512, .columns = 256, .index = every(512, 64 * 512)}),

@@ -52,6 +52,13 @@ template <class T>
 T atomicAdd(T* p, T v) {
   return std::atomic_ref<T>(*p).fetch_add(v, std::memory_order_relaxed);
 }
+template <class T>
+T atomicMax(T* p, T v) {
+  const std::atomic_ref<T> at(*p);
+  T before = at.load(std::memory_order_relaxed);
+  while (before < v && !at.compare_exchange_weak(before, v, std::memory_order_relaxed)) {}
+  return before;
+}
 inline int __popc(unsigned x) { return __builtin_popcount(x); }
 inline int __ffs(int x) { return __builtin_ffs(x); }
 inline float __fdiv_rn(float a, float b) { return a / b; }

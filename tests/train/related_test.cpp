@@ -86,6 +86,10 @@ TEST(RelatedTypes, leave_the_denominator_and_the_draw_of_negatives) {
     }
   }
   const double with = contrast(batch, options).cell_text.item();
+  ContrastOptions only_losses = options;
+  only_losses.gradients = false;
+  EXPECT_EQ(contrast(batch, only_losses).cell_text.item(), with);
+  EXPECT_TRUE(contrast(batch, options).d_text && !contrast(batch, only_losses).d_text);
   const ContrastBatch first_two = [&] {
     ContrastBatch half = batch;
     half.view_a = batch.view_a.slice_rows(0, 2), half.text = batch.text.slice_rows(0, 2);

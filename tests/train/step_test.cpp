@@ -5,9 +5,11 @@
 #include <omp.h>
 
 #include <cmath>
+#include <map>
 #include <numeric>
 
 #include "engine/errors.h"
+#include "engine/profile.h"
 #include "tests/train/small_corpus.h"
 
 namespace lc::test {
@@ -118,6 +120,27 @@ TEST(step, a_loss_that_is_not_finite_names_step_and_samples_and_updates_nothing)
   }
   const std::vector<float> after = m.weights();
   EXPECT_EQ(std::memcmp(before.data(), after.data(), before.size() * sizeof(float)), 0);
+}
+
+TEST(step, validation_computes_no_gradient) {
+  const TemporaryFolder folder;
+  SmallModel m(write_corpus(folder / "c.h5", {.cells = 24, .groups = 4}));
+  const auto alone = comm_alone();
+  Step step(*m.model, m.data, *alone, everything());
+  const auto backward_calls = [&](Update update) {
+    inspection().profile = true;
+    reset_profile();
+    const StepResult r = step.run(0, pieces(24, 2), 0, update);
+    inspection().profile = false;
+    EXPECT_TRUE(r.mgm && r.cell_cell && r.cell_text && r.matching);
+    std::map<std::string, double> calls;
+    for (const ProfileRow& row : profile_rows()) {
+      if (row.direction == Direction::backward) calls[row.name] += row.calls;
+    }
+    return calls;
+  };
+  EXPECT_TRUE(backward_calls(Update::gradients_only).contains("infonce"));
+  EXPECT_EQ(backward_calls(Update::losses_only), (std::map<std::string, double>{}));
 }
 
 TEST(step, one_group_alone_has_nothing_to_tell_apart) {
