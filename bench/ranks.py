@@ -1,4 +1,4 @@
-"""Ranks on the CPUs of this machine beside one rank with as many threads: throughput, and the share of a step in which ranks wait for each other.
+"""Ranks on the CPUs of this machine beside one rank with as many threads: throughput, and the share of a step spent in communication.
 
     python bench/ranks.py [--langcell build/bin/langcell]... [--ranks 2] [--rounds 3] [--set key=value]... [--json FILE]
 
@@ -31,7 +31,8 @@ SETTINGS = ["model.preset=small", "data.max_cell_tokens=256", "train.batch_size=
 def run(binary, corpus, folder, ranks, threads, args):
     shutil.rmtree(folder, ignore_errors=True)
     sets = [f"data.corpus={corpus}", *SETTINGS, f"stage1.steps={args.steps}", f"stage2.steps={args.steps}", *args.set]
-    command = [binary, "pretrain", "--quiet", "--device", "cpu", "--threads", threads, "--run", folder, *(x for s in sets for x in ("--set", s))]
+    command = [binary, "pretrain", "--quiet", "--device", "cpu", "--threads", threads, "--run", folder]
+    command += [x for s in sets for x in ("--set", s)]
     start = ["mpirun", "-np", ranks] if ranks > 1 else []
     subprocess.run([str(word) for word in start + command], check=True, env=ENVIRONMENT, stdout=subprocess.DEVNULL)
     lines = [json.loads(line) for line in (folder / "train.jsonl").read_text().splitlines()]
@@ -67,22 +68,27 @@ def main():
     corpus = make_corpus(next(iter(binaries.values())), args.work, args.cells)
     result = {"date": time.strftime("%Y-%m-%d"), "machine": machine(), "load_before": [round(x, 2) for x in os.getloadavg()],
               "command": f"bench/ranks.py --ranks {args.ranks} --cells {args.cells} --steps {args.steps} --rounds {args.rounds}"
-              + "".join(f" --set {s}" for s in args.set), "settings": SETTINGS, "rows": []}
+              + "".join(f" --set {s}" for s in args.set), "settings": SETTINGS}
     found = {}
-    for _ in range(args.rounds):
+    for done in range(args.rounds):
         for name, binary in binaries.items():
             for ranks, threads in ((1, args.ranks), (args.ranks, 1)):
                 for stage, row in enumerate(run(binary, corpus, args.work / "run", ranks, threads, args), 1):
                     found.setdefault((name, ranks, threads, stage), []).append(row)
+        print(f"{done + 1} of {args.rounds} rounds", flush=True)
+        if args.json:
+            write(args.json, result, found)
     for (name, ranks, threads, stage), rows in found.items():
-        best = min(rows, key=lambda row: row["step_s"])
-        times = [round(row["step_s"], 4) for row in rows]
-        result["rows"].append({"build": name, "ranks": ranks, "threads": threads, "stage": stage, **best, "step_s_of_rounds": times})
-        print(f"{name}: {ranks} rank(s) of {threads} thread(s), stage {stage}: {best['step_s']:.3f} s, {best['tokens_per_s']:.0f} tokens/s, "
-              f"{best['exposed_share']:.1%} in communication (of all rounds {min(times):.3f} to {max(times):.3f} s)", flush=True)
-    if args.json:
-        rows = ",\n  ".join(json.dumps(row) for row in result.pop("rows"))
-        args.json.write_text(json.dumps(result, indent=1)[:-2] + f',\n "rows": [\n  {rows}\n ]\n}}\n')
+        best, slowest = (f(rows, key=lambda row: row["step_s"]) for f in (min, max))
+        print(f"{name}: {ranks} rank(s) of {threads} thread(s), stage {stage}: {best['step_s']:.3f} s "
+              f"({slowest['step_s']:.3f} in the slowest round), {best['tokens_per_s']:.0f} tokens/s, {best['exposed_share']:.1%} in communication")
+
+
+def write(path, result, found):
+    rows = [{"build": name, "ranks": ranks, "threads": threads, "stage": stage, **min(rows, key=lambda row: row["step_s"]),
+             "step_s_of_rounds": [round(row["step_s"], 4) for row in rows]} for (name, ranks, threads, stage), rows in found.items()]
+    text = ",\n  ".join(json.dumps(row) for row in rows)
+    path.write_text(json.dumps(result, indent=1)[:-2] + f',\n "rows": [\n  {text}\n ]\n}}\n')
 
 
 if __name__ == "__main__":
