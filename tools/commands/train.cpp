@@ -76,7 +76,7 @@ void run_train(const Flags& f) {
         "{}: is not empty; continue it with 'langcell pretrain --resume', choose another --run, or add --overwrite", work.string()));
   require_ours(f.out, kManifestName, "--out");
   require_ours(work, "corpus.h5", "--run");
-  Frame(Hdf5::open(f.input).at("obs"));  // a name that is wrong is said before anything is replaced
+  [[maybe_unused]] const Frame readable(Hdf5::open(f.input).at("obs"));  // a name that is wrong is said before anything is replaced
   const NewFolder folder(work);
   TokenizeOptions tokens;
   tokens.inputs = {f.input}, tokens.out = work / "corpus.h5", tokens.texts = texts, tokens.label_key = f.label_key,
