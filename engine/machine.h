@@ -10,6 +10,7 @@ using kernels::instruction_set;
 using kernels::MachinePeak;
 using kernels::measure_peak;
 using kernels::parallel_for;
+using kernels::start_threads;
 
 // What `precision = "auto"` means: without tile instructions a CPU's bf16 is slower than float.
 enum class Work : std::uint8_t { training, inference };

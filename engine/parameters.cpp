@@ -50,7 +50,7 @@ void normals(std::uint64_t name, PhiloxKey key, std::int64_t block, float out[4]
   const Philox r = philox<10>({{static_cast<std::uint32_t>(name), static_cast<std::uint32_t>(name >> 32), static_cast<std::uint32_t>(block),
                                 static_cast<std::uint32_t>(block >> 32)}},
                               key);
-  for (int pair = 0; pair < 2; ++pair) {
+  for (std::size_t pair = 0; pair < 2; ++pair) {
     const double u = (r.word[2 * pair] + 0.5) / 4294967296.0, angle = 2 * std::numbers::pi * (r.word[2 * pair + 1] / 4294967296.0),
                  radius = std::sqrt(-2 * std::log(u));
     out[2 * pair] = static_cast<float>(radius * std::cos(angle)), out[2 * pair + 1] = static_cast<float>(radius * std::sin(angle));

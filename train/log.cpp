@@ -31,7 +31,7 @@ void add_losses(Json& line, const LoggedLosses& l) {
 Json json_of(const RankSpread::Spread& s) { return {s.least, s.mean, s.most}; }
 
 std::string time_left(double seconds) {
-  const auto s = static_cast<std::int64_t>(seconds + 0.5);
+  const std::int64_t s = std::llround(seconds);
   if (s >= 86400) return fmt::format("{}d {}h", s / 86400, s % 86400 / 3600);
   if (s >= 3600) return fmt::format("{}h {:02}m", s / 3600, s % 3600 / 60);
   return fmt::format("{}:{:02}", s / 60, s % 60);

@@ -283,7 +283,7 @@ void Run::run_stage(int stage) {
   ranks_.take();
   reset_memory_peak(model_->parameters().queue());
   for (std::int64_t n = first; n < steps; ++n) {
-    const std::vector<Samples> now = std::move(next);
+    const std::vector<Samples> now = std::exchange(next, {});
     if (n + 1 < steps) next = prepare(n + 1);
     waiting.push_back(step.begin(static_cast<std::uint32_t>(n), now, static_cast<float>(schedule.lr(n))));
     const bool last = n + 1 == steps, logs = (n + 1) % options_.train.log_every == 0 || n == first || last;

@@ -21,7 +21,7 @@ struct Rates {
   double per_token_s = 0;  // of a step: everything that is no operator's
 };
 
-struct Machine {
+struct Machine {                // NOLINT(bugprone-reserved-identifier): of the copy that the compiler writes
   std::string name, source;     // source: where the rates are from
   Rates stage[2];               // an operator's shapes differ between them
   double memory_bytes = 0;      // 0: not known

@@ -10,7 +10,6 @@
 #include <csignal>
 #include <cstring>
 #include <exception>
-#include <ranges>
 
 #include "engine/errors.h"
 #include "engine/quiet_thread.h"
@@ -133,8 +132,9 @@ void Watch::watch() {
 
 // Rank 0 is the last to say goodbye, and the others wait for that: so what hangs at the very end is seen too.
 bool Watch::all_have_left() const {
-  return std::ranges::all_of(std::views::iota(std::size_t{0}, lines_.size()),
-                             [&](std::size_t i) { return (rank_ == 0 && i == 0) || peers_[i].left; });
+  for (std::size_t i = rank_ == 0 ? 1 : 0; i < lines_.size(); ++i)
+    if (!peers_[i].left) return false;
+  return true;
 }
 
 void Watch::wait_for_words() {

@@ -170,7 +170,7 @@ TEST(OrderByType, ACellsChanceFallsWithTheRootOfTheSizeOfItsType) {
   const double all = std::sqrt(2000) + std::sqrt(500) + std::sqrt(80) + std::sqrt(5), places = static_cast<double>(epochs * batches * 16);
   for (const auto& [type, size] : {std::pair{30, 2000}, {20, 500}, {-7, 80}, {-1, 5}})
     EXPECT_NEAR(drawn[type], places * std::sqrt(size) / all, 0.01 * places * std::sqrt(size) / all + 1) << type;
-  for (const auto& [type, size] : {std::pair{30, 2000}, {20, 500}, {-7, 80}}) {  // within a type about equally often, but for those that stood in
+  for (const auto& [type, size] : {std::pair{30, 2000}, {20, 500}, {-7, 80}}) {  // within a type about equally often
     int fewest = 1 << 30, most = 0;
     for (std::int64_t c = 0; c < 2585; ++c)
       if (type_of(c) == type) fewest = std::min(fewest, times[c]), most = std::max(most, times[c]);

@@ -16,7 +16,6 @@
 #include "engine/machine.h"
 #include "engine/memory.h"
 #include "engine/profile.h"
-#include "kernels/cpu/dispatch.h"
 
 namespace lc {
 
@@ -37,7 +36,7 @@ void add_common_options(CLI::App& command, Common& c) {
 
 void begin(const Common& c) {
   if (c.threads > 0) omp_set_num_threads(c.threads);
-  if (!kernels::start_threads())
+  if (!start_threads())
     throw ResourceError(fmt::format("{} threads cannot be started; use fewer --threads, free memory, or raise the limits (ulimit -u, -v)",
                                     omp_get_max_threads()));
   inspection().profile = c.profile;

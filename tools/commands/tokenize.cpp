@@ -305,14 +305,16 @@ Funnel tokenize(const TokenizeOptions& options) {
   }
   const std::uint64_t cells = check_labels(options);
   FieldWords words = words_of(options);
+  const FieldWords* known = &words;
   std::optional<TemplateTexts> from_template;
   if (options.text_template) {
     from_template.emplace(*options.text_template, std::move(words));
     for (const fs::path& path : options.inputs) from_template->groups_of(open_cells(path, options.counts.tenx), path.string());
-    say_unknown(from_template->words());
+    known = &from_template->words();
+    say_unknown(*known);
     setup.texts = from_template->texts();
   }
-  setup.ancestors = (from_template ? from_template->words() : words).ancestors_of(setup.texts);
+  setup.ancestors = known->ancestors_of(setup.texts);
   CorpusWriter writer(options.out, std::move(setup));
   SeenCells seen(options.duplicates == Duplicates::drop ? cells : 0);
   Target target{writer, seen, from_template ? &*from_template : nullptr};

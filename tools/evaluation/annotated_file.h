@@ -20,7 +20,7 @@ LabelMap read_label_map(const std::filesystem::path& tsv);
 // A column of obs as labels, renamed by the map; "" = missing. DataError listing the columns there are.
 std::vector<std::string> read_labels(const std::filesystem::path& file, const std::string& column, const LabelMap& renamed);
 
-struct AnnotatedFile {
+struct AnnotatedFile {                         // NOLINT(bugprone-exception-escape): its JSON moves without throwing
   std::vector<std::string> names, prediction;  // per cell
   std::vector<std::string> categories;         // of the column, in its order; tools that cut a file drop those no cell has
   std::vector<std::string> texts;              // all labels that could be given, as `annotate` noted; empty: not known

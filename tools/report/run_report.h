@@ -24,7 +24,7 @@ struct TrainingLog {
 // A cut last line (the run was killed while writing) is left out; any other line that is no JSON object is a DataError with its number.
 TrainingLog parse_training_log(std::string_view lines, const std::string& where);
 
-struct RunFolder {
+struct RunFolder {  // NOLINT(bugprone-exception-escape): its JSON moves without throwing
   std::filesystem::path path;
   std::string name;
   TrainingLog log;
