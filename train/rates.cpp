@@ -35,7 +35,6 @@ class ShortRun {
  public:
   ShortRun(const Options& options, Dataset& data, int stage, StartModel& start)
       : options_(options),
-        start_(start),
         alone_(comm_alone()),
         step_(*start.model, data, *alone_, step_rule(options, stage, start.model->config().max_cell_tokens)) {
     freeze_for_stage(options, stage, {start.cell_loaded, start.text_loaded}, start.model->parameters());
@@ -82,7 +81,6 @@ class ShortRun {
     return rates;
   }
   const Options& options_;
-  StartModel& start_;
   std::unique_ptr<Communicator> alone_;
   Step step_;
   Samples batch_;
