@@ -191,6 +191,7 @@ void read_weights(const fs::path& folder, LangCell& model, Missing missing) {
 
 LoadedModel load_model(const fs::path& folder, const LoadOptions& options) {
   std::error_code ignored;
+  if (fs::is_regular_file(folder, ignored)) throw ModelError(fmt::format("{}: is a file, wanted a model folder", folder.string()));
   if (!fs::is_directory(folder, ignored)) throw ModelError(fmt::format("{}: no such model folder; check the path", folder.string()));
   if (has_manifest(folder)) verify_manifest(folder, read_manifest(folder), options.verify);
   const FolderConfig config = read_folder_config(folder);

@@ -125,6 +125,9 @@ std::optional<fs::path> member(const fs::path& folder, const std::string& name) 
     for (const std::string& ending : {name, name + ".gz"})  // GEO puts a prefix before them
       if (file == ending || file.ends_with("_" + ending) || file.ends_with("." + ending)) found.push_back(entry.path());
   }
+  if (found.size() == 2 && (found[0].string() + ".gz" == found[1].string() || found[1].string() + ".gz" == found[0].string()))
+    throw DataError(fmt::format("{}: holds {} and {}; remove one of them", folder.string(), found[0].filename().string(),
+                                found[1].filename().string()));
   if (found.size() > 1)
     throw DataError(fmt::format("{}: {} files end in {}; put each sample into a folder of its own", folder.string(), found.size(), name));
   return found.empty() ? std::nullopt : std::optional(found.front());
