@@ -8,8 +8,8 @@
 #include <numeric>
 #include <utility>
 
+#include "engine/chance.h"
 #include "engine/errors.h"
-#include "kernels/numeric.h"
 
 namespace lc {
 namespace {
@@ -17,14 +17,9 @@ namespace {
 // What chance is drawn for here; dropout and masking have keys of their own (chance_of_step).
 enum class Draw : std::uint32_t { permutation = 0x6f726401, shuffle = 0x6f726402, holdout = 0x6f726403 };
 
-PhiloxKey key_of(Draw draw, std::uint64_t seed, std::uint32_t stage, std::uint32_t epoch) {
-  const Philox folded = philox<10>({{static_cast<std::uint32_t>(seed), static_cast<std::uint32_t>(seed >> 32), stage, epoch}},
-                                   {{static_cast<std::uint32_t>(draw), 1}});
+PhiloxKey key_of(Draw what, std::uint64_t seed, std::uint32_t stage, std::uint32_t epoch) {
+  const Philox folded = draw({{static_cast<std::uint32_t>(what), 1}}, seed, std::uint64_t{epoch} << 32 | stage);
   return {{folded.word[0], folded.word[1]}};
-}
-
-Philox draw_for(std::uint64_t what, std::uint32_t number, PhiloxKey key) {
-  return philox<10>({{static_cast<std::uint32_t>(what), static_cast<std::uint32_t>(what >> 32), number, 0}}, key);
 }
 
 std::uint64_t bits64(const Philox& p) { return static_cast<std::uint64_t>(p.word[1]) << 32 | p.word[0]; }
@@ -48,8 +43,8 @@ std::int64_t Permutation::operator()(std::int64_t i) const {
   do {  // the network permutes a power of two below 2 · size (4 at least); steps outside are walked on
     std::uint64_t high = x >> low_bits_, low = x & mask(low_bits_);
     for (std::uint32_t round = 0; round < kRounds; round += 2) {
-      high ^= bits64(draw_for(low, round, key)) & mask(high_bits_);
-      low ^= bits64(draw_for(high, round + 1, key)) & mask(low_bits_);
+      high ^= bits64(draw(key, low, round)) & mask(high_bits_);
+      low ^= bits64(draw(key, high, round + 1)) & mask(low_bits_);
     }
     x = high << low_bits_ | low;
   } while (x >= size_);
@@ -80,7 +75,7 @@ std::int64_t CellSet::operator[](std::int64_t k) const {
 }
 
 bool is_held_out(std::uint64_t seed, double share, std::int64_t cell) {
-  const Philox r = draw_for(static_cast<std::uint64_t>(cell), 0, key_of(Draw::holdout, seed, 0, 0));
+  const Philox r = draw(key_of(Draw::holdout, seed, 0, 0), static_cast<std::uint64_t>(cell), 0);
   return static_cast<double>(bits64(r) >> 11) * 0x1p-53 < share;
 }
 
@@ -120,7 +115,7 @@ std::vector<std::int64_t> SampleOrder::shuffled(std::int64_t epoch, std::int64_t
   std::vector<std::int64_t> places(static_cast<std::size_t>(window_size(number)));
   std::iota(places.begin(), places.end(), 0);
   for (std::size_t i = places.size(); i > 1; --i) {
-    const Philox r = draw_for(static_cast<std::uint64_t>(number), static_cast<std::uint32_t>(i), key);
+    const Philox r = draw(key, static_cast<std::uint64_t>(number), static_cast<std::uint32_t>(i));
     std::swap(places[i - 1], places[static_cast<std::size_t>(static_cast<std::uint64_t>(r.word[0]) * i >> 32)]);
   }
   return places;
