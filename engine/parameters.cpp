@@ -6,6 +6,7 @@
 #include <cmath>
 #include <numbers>
 
+#include "engine/chance.h"
 #include "engine/errors.h"
 #include "engine/memory.h"
 #include "engine/profile.h"
@@ -47,9 +48,7 @@ bool matches(const char* glob, const char* text) {
 
 // Four normal numbers from one Philox call (Box–Muller).
 void normals(std::uint64_t name, PhiloxKey key, std::int64_t block, float out[4]) {
-  const Philox r = philox<10>({{static_cast<std::uint32_t>(name), static_cast<std::uint32_t>(name >> 32), static_cast<std::uint32_t>(block),
-                                static_cast<std::uint32_t>(block >> 32)}},
-                              key);
+  const Philox r = draw(key, name, static_cast<std::uint64_t>(block));
   for (std::size_t pair = 0; pair < 2; ++pair) {
     const double u = (r.word[2 * pair] + 0.5) / 4294967296.0, angle = 2 * std::numbers::pi * (r.word[2 * pair + 1] / 4294967296.0),
                  radius = std::sqrt(-2 * std::log(u));

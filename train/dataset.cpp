@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <limits>
 
+#include "engine/chance.h"
 #include "engine/errors.h"
 
 namespace lc {
@@ -140,8 +141,7 @@ TextChoice Dataset::text(std::int64_t cell, PhiloxKey chance, double field_dropo
   if (g < 0) return {};
   constexpr std::uint32_t kTextSite = 0x7ffffffeu;
   const auto& list = texts_of_group_[g];
-  const auto c = static_cast<std::uint64_t>(cell);
-  const Philox r = philox<10>({{static_cast<std::uint32_t>(c), static_cast<std::uint32_t>(c >> 32), kTextSite, 0}}, chance);
+  const Philox r = draw(chance, static_cast<std::uint64_t>(cell), kTextSite);
   return {list[static_cast<std::size_t>((static_cast<std::uint64_t>(r.word[0]) * list.size()) >> 32)],
           draw_dropped(facts_[static_cast<std::size_t>(g)], cell, chance, field_dropout)};
 }
@@ -150,14 +150,12 @@ TextChoice Dataset::text(std::int64_t cell, PhiloxKey chance, double field_dropo
 std::uint32_t Dataset::draw_dropped(const GroupFacts& facts, std::int64_t cell, PhiloxKey chance, double rate) const {
   if (rate <= 0) return 0;
   constexpr std::uint32_t kFieldSite = 0x7ffffffdu;
-  const auto c = static_cast<std::uint64_t>(cell);
   const auto limit = static_cast<std::uint64_t>(rate * 4294967296.0);
   std::uint32_t dropped = 0;
   bool some_left = false;
   for (std::size_t i = 0; i < facts.fields.size() && i < 32; ++i) {
     if (facts.fields[i].part.empty()) continue;  // nothing to leave out: such choices stay equal
-    const Philox r = philox<10>(
-        {{static_cast<std::uint32_t>(c), static_cast<std::uint32_t>(c >> 32), kFieldSite, static_cast<std::uint32_t>(i)}}, chance);
+    const Philox r = draw(chance, static_cast<std::uint64_t>(cell), static_cast<std::uint64_t>(i) << 32 | kFieldSite);
     const bool drop = facts.fields[i].name != kCellType && r.word[0] < limit;
     dropped |= drop ? 1u << i : 0u;
     some_left = some_left || !drop;

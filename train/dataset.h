@@ -10,7 +10,6 @@
 #include <utility>
 #include <vector>
 
-#include "kernels/numeric.h"
 #include "models/langcell/data/batches.h"
 #include "models/langcell/data/corpus.h"
 #include "models/langcell/data/word_piece.h"

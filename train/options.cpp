@@ -53,9 +53,9 @@ struct Names<Decay> {
   static constexpr Name<Decay> all[] = {{"linear", Decay::linear}, {"cosine", Decay::cosine}, {"constant", Decay::constant}};
 };
 template <>
-struct Names<kernels::SamePairs> {
-  using enum kernels::SamePairs;
-  static constexpr Name<kernels::SamePairs> all[] = {{"positive", positive}, {"merge", merge}, {"ignore", ignore}};
+struct Names<SamePairs> {
+  using enum SamePairs;
+  static constexpr Name<SamePairs> all[] = {{"positive", positive}, {"merge", merge}, {"ignore", ignore}};
 };
 template <>
 struct Names<RelatedTypes> {

@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "kernels/kernels.h"
+#include "engine/ops.h"
 
 namespace lc {
 
@@ -53,9 +53,9 @@ struct StageOptions {
   double weight_decay = 1e-3, clip = 1.0, temperature = 0.05, mask_rate = 0.15;
   bool share_pass = false;
   Objectives objectives;
-  std::vector<std::string> freeze;                              // globs over tensor names
-  kernels::SamePairs same_text = kernels::SamePairs::positive;  // stage 2
-  RelatedTypes related = RelatedTypes::ignore;                  // stage 2
+  std::vector<std::string> freeze;              // globs over tensor names
+  SamePairs same_text = SamePairs::positive;    // stage 2
+  RelatedTypes related = RelatedTypes::ignore;  // stage 2
   bool runs() const { return steps > 0 || epochs > 0; }
 };
 

@@ -10,8 +10,8 @@
 #include <unordered_set>
 #include <utility>
 
+#include "engine/chance.h"
 #include "engine/errors.h"
-#include "kernels/numeric.h"
 
 namespace lc {
 namespace {
@@ -25,14 +25,9 @@ enum class Draw : std::uint32_t {
   another = 0x6f726405,
 };
 
-PhiloxKey key_of(Draw draw, std::uint64_t seed, std::uint32_t stage, std::uint32_t epoch) {
-  const Philox folded = philox<10>({{static_cast<std::uint32_t>(seed), static_cast<std::uint32_t>(seed >> 32), stage, epoch}},
-                                   {{static_cast<std::uint32_t>(draw), 1}});
+PhiloxKey key_of(Draw what, std::uint64_t seed, std::uint32_t stage, std::uint32_t epoch) {
+  const Philox folded = draw({{static_cast<std::uint32_t>(what), 1}}, seed, std::uint64_t{epoch} << 32 | stage);
   return {{folded.word[0], folded.word[1]}};
-}
-
-Philox draw_for(std::uint64_t what, std::uint32_t number, PhiloxKey key) {
-  return philox<10>({{static_cast<std::uint32_t>(what), static_cast<std::uint32_t>(what >> 32), number, 0}}, key);
 }
 
 std::uint64_t bits64(const Philox& p) { return static_cast<std::uint64_t>(p.word[1]) << 32 | p.word[0]; }
@@ -55,8 +50,8 @@ std::int64_t Permutation::operator()(std::int64_t i) const {
   do {  // the network permutes a power of two below 2 · size (4 at least); steps outside are walked on
     std::uint64_t high = x >> low_bits_, low = x & mask(low_bits_);
     for (std::uint32_t round = 0; round < kRounds; round += 2) {
-      high ^= bits64(draw_for(low, round, key_)) & mask(high_bits_);
-      low ^= bits64(draw_for(high, round + 1, key_)) & mask(low_bits_);
+      high ^= bits64(draw(key_, low, round)) & mask(high_bits_);
+      low ^= bits64(draw(key_, high, round + 1)) & mask(low_bits_);
     }
     x = high << low_bits_ | low;
   } while (x >= size_);
@@ -87,7 +82,7 @@ std::int64_t CellSet::operator[](std::int64_t k) const {
 }
 
 bool is_held_out(std::uint64_t seed, double share, std::int64_t cell) {
-  const Philox r = draw_for(static_cast<std::uint64_t>(cell), 0, key_of(Draw::holdout, seed, 0, 0));
+  const Philox r = draw(key_of(Draw::holdout, seed, 0, 0), static_cast<std::uint64_t>(cell), 0);
   return static_cast<double>(bits64(r) >> 11) * 0x1p-53 < share;
 }
 
@@ -120,7 +115,7 @@ TypeShares::TypeShares(const CellSet& cells, std::int64_t places, const std::fun
 std::int64_t TypeShares::cell(std::int64_t place, std::int64_t epoch, PhiloxKey key) const {
   const Type& type = *std::prev(std::upper_bound(types_.begin(), types_.end(), place, [](auto p, const Type& t) { return p < t.begin; }));
   const std::int64_t visit = epoch * type.places + (place - type.begin), pass = visit / type.cells;
-  const Philox drawn = draw_for(static_cast<std::uint64_t>(type.first), static_cast<std::uint32_t>(pass), key);
+  const Philox drawn = draw(key, static_cast<std::uint64_t>(type.first), static_cast<std::uint32_t>(pass));
   const Permutation permutation(type.cells, {{drawn.word[0], drawn.word[1]}});
   return by_type_[static_cast<std::size_t>(type.first + permutation(visit % type.cells))];
 }
@@ -181,7 +176,7 @@ std::vector<SampleOrder::Sample> SampleOrder::without_repeats(const std::vector<
   std::vector<Sample> all;
   for (std::size_t b = 0, draws = 0; b < batches.size(); ++b) {
     while (batches[b].size() < size) {
-      const std::uint64_t chance = bits64(draw_for(static_cast<std::uint64_t>(number), static_cast<std::uint32_t>(draws++), key));
+      const std::uint64_t chance = bits64(draw(key, static_cast<std::uint64_t>(number), static_cast<std::uint32_t>(draws++)));
       const std::int64_t cell = cells_[static_cast<std::int64_t>(chance % static_cast<std::uint64_t>(cells_.size()))];
       if (taken[b].insert(cell).second) batches[b].push_back({setup_.length(cell), cell});
     }
@@ -197,7 +192,7 @@ std::vector<std::int64_t> SampleOrder::shuffled(std::int64_t epoch, std::int64_t
   std::vector<std::int64_t> places(static_cast<std::size_t>(window_size(number)));
   std::iota(places.begin(), places.end(), 0);
   for (std::size_t i = places.size(); i > 1; --i) {
-    const Philox r = draw_for(static_cast<std::uint64_t>(number), static_cast<std::uint32_t>(i), key);
+    const Philox r = draw(key, static_cast<std::uint64_t>(number), static_cast<std::uint32_t>(i));
     std::swap(places[i - 1], places[static_cast<std::size_t>(static_cast<std::uint64_t>(r.word[0]) * i >> 32)]);
   }
   return places;

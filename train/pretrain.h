@@ -6,7 +6,6 @@
 #include <string>
 
 #include "engine/comm.h"
-#include "kernels/numeric.h"
 #include "train/log.h"
 #include "train/options.h"
 

@@ -100,7 +100,7 @@ __global__ void __launch_bounds__(kSumThreads) column_sums_kernel(Rows<const T> 
 }
 
 template <class T>
-struct Activate {  // y = activation(s), of a product by the library, whose GELU is the tanh form and whose ReLU promises nothing of NaN
+struct Activate {  // y = activation(s), of a product by the library
   Rows<T> s, y;
   Activation activation;
   template <int N>
@@ -116,6 +116,7 @@ struct Activate {  // y = activation(s), of a product by the library, whose GELU
 template <class T>
 void forward(const Queue& queue, const LinearForward<T>& a) {
   const Rows<T> first = a.pre.data ? a.pre : a.y;
+  const bool gelu = a.activation == Activation::gelu;  // the library's is the tanh form
   const bool rounded = a.bias && dtype_of<T> != DType::f32;
   const Scratch<T> bias(queue, rounded ? a.y.columns : 0);
   if (rounded) {
@@ -133,12 +134,13 @@ void forward(const Queue& queue, const LinearForward<T>& a) {
                                            .b_stride = a.w.stride,
                                            .c_stride = first.stride,
                                            .turn_b = Turn::transpose,
-                                           .bias = rounded ? static_cast<const void*>(bias.get()) : a.bias});
+                                           .bias = rounded ? static_cast<const void*>(bias.get()) : a.bias,
+                                           .activation = gelu || a.pre.data ? Activation::none : a.activation});
   if (!done) {
     const LinearEpilogue<T> epilogue{a, fits(a.y, 2) && (!a.pre.data || fits(a.pre, 2))};
     return product<Stored::rows, Stored::rows>("linear_forward_kernel", queue, a.x, a.w, {a.y.rows, a.y.columns, a.x.columns}, 1, epilogue);
   }
-  if (a.activation == Activation::none && !a.pre.data) return;
+  if (!gelu && !a.pre.data) return;
   Activate<T> rest{first, a.y, a.activation};
   for_elements("activation_kernel", queue, rest, rest.s, rest.y);
 }

@@ -113,9 +113,11 @@ class Plan {
     return lt_.set(product_, attribute, &value, sizeof value) == CUBLAS_STATUS_SUCCESS;
   }
   bool set_epilogue(const CublasProduct& kind) {
+    const bool relu = kind.activation == kernels::Activation::relu;
+    if (!kind.bias) return !relu || set(CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_RELU);
     const cudaDataType_t type = type_of(kind.out);
-    return !kind.bias || (set(CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_BIAS) && set(CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, type) &&
-                          set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, kind.bias));
+    return set(CUBLASLT_MATMUL_DESC_EPILOGUE, relu ? CUBLASLT_EPILOGUE_RELU_BIAS : CUBLASLT_EPILOGUE_BIAS) &&
+           set(CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, type) && set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, kind.bias);
   }
   bool choose(cublasLtHandle_t handle, const CublasProduct& kind) {
     const Layouts at(kind);
@@ -152,7 +154,8 @@ class Handle {
   bool run(const CublasProduct& p) {
     if (!workspace_) return false;
     const CublasProduct k = Plan::kind_of(p);
-    const Key key{k.in, k.out, k.m, k.n, k.k, k.a_stride, k.b_stride, k.c_stride, k.turn_a, k.turn_b, k.bias != nullptr, k.into};
+    const Key key{k.in,         k.out, k.m, k.n, k.k, k.a_stride, k.b_stride, k.c_stride, k.turn_a, k.turn_b, k.bias != nullptr,
+                  k.activation, k.into};
     auto& plan = plans_[key];
     if (!plan) plan = std::make_unique<Plan>(handle_, k);
     return plan->run(handle_, p, queue_, workspace_);
@@ -160,7 +163,7 @@ class Handle {
 
  private:
   using Key = std::tuple<DType, DType, std::int64_t, std::int64_t, std::int64_t, std::int64_t, std::int64_t, std::int64_t, Turn, Turn, bool,
-                         kernels::Into>;
+                         kernels::Activation, kernels::Into>;
   const Queue queue_;
   cublasLtHandle_t handle_ = nullptr;
   void* workspace_ = nullptr;

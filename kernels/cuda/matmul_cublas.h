@@ -6,7 +6,7 @@ namespace lc::cuda {
 
 enum class Turn : std::uint8_t { none, transpose };
 
-// c (m, n) = or += op(a) · op(b), row-major, in float inside: op(a) is (m, k), op(b) is (k, n). Then the bias.
+// c (m, n) = or += op(a) · op(b), row-major, in float inside: op(a) is (m, k), op(b) is (k, n). Then bias and activation (none or ReLU).
 struct CublasProduct {
   DType in = DType::f32, out = DType::f32;
   const void *a = nullptr, *b = nullptr;
@@ -15,6 +15,7 @@ struct CublasProduct {
   Turn turn_a = Turn::none, turn_b = Turn::none;
   kernels::Into into = kernels::Into::write;
   const void* bias = nullptr;  // (n), of the type of c: the library takes no other beside a bf16 result
+  kernels::Activation activation = kernels::Activation::none;
 };
 bool cublas_product(const Queue& queue, const CublasProduct& p);  // false: it refuses, nothing was started
 

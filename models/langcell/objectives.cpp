@@ -5,6 +5,7 @@
 #include <limits>
 #include <map>
 
+#include "engine/chance.h"
 #include "engine/machine.h"
 #include "engine/profile.h"
 #include "engine/tape.h"
@@ -14,9 +15,7 @@ namespace {
 
 // Gumbel(0, 1) noise keyed on (step, anchor, candidate).
 double gumbel(PhiloxKey chance, std::uint64_t anchor, std::uint64_t candidate) {
-  const Philox r = philox<10>({{static_cast<std::uint32_t>(anchor), static_cast<std::uint32_t>(anchor >> 32),
-                                static_cast<std::uint32_t>(candidate), static_cast<std::uint32_t>(candidate >> 32)}},
-                              chance);
+  const Philox r = draw(chance, anchor, candidate);
   return -std::log(-std::log((r.word[0] + 0.5) / 4294967296.0));
 }
 

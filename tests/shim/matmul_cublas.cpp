@@ -29,6 +29,7 @@ bool cublas_product(const Queue&, const CublasProduct& p) {
                at(p.b, p.in, p.turn_b == Turn::none ? k * p.b_stride + n : n * p.b_stride + k);
       }
       if (p.bias) sum += at(p.bias, p.out, n);
+      if (p.activation == kernels::Activation::relu && sum < 0) sum = 0;
       put(p.c, p.out, m * p.c_stride + n, sum);
     }
   }

@@ -146,6 +146,15 @@ TEST(Tree, TheFloorsAboveTheEngineIncludeNoDevice) {
   }
 }
 
+// The driver says what is done through the engine: no kernel's arguments, no header of theirs.
+TEST(Tree, TheDriverIncludesNoKernel) {
+  const std::regex include("^\\s*#\\s*include\\s+[\"<]kernels/");
+  for (const SourceFile& file : tree()) {
+    if (file.room() != "train") continue;
+    for (const std::string& line : file.lines) EXPECT_FALSE(std::regex_search(line, include)) << file.path << ": " << line;
+  }
+}
+
 TEST(Tree, CudaSourcesLieWithTheKernels) {
   for (const SourceFile& file : tree()) {
     if (!ends_in(file, {".cu", ".cuh"})) continue;

@@ -28,7 +28,7 @@ TEST(Options, DefaultsAreThoseOfTheContract) {
   EXPECT_EQ(o.stage1.warmup, 0.05);
   EXPECT_EQ(o.stage1.objectives.cell_text, 0);
   EXPECT_EQ(o.stage2.objectives.matching, 1);
-  EXPECT_EQ(o.stage2.same_text, kernels::SamePairs::positive);
+  EXPECT_EQ(o.stage2.same_text, SamePairs::positive);
   EXPECT_EQ(o.checkpoint.keep, 3);
   EXPECT_EQ(o.ranks.silence_s, 30);
   EXPECT_EQ(o.ranks.timeout_s, 1800);
@@ -46,7 +46,7 @@ TEST(Options, AreReadFromToml) {
   EXPECT_EQ(o.stage1.freeze, std::vector<std::string>{"cell_bert.*"});
   EXPECT_EQ(o.stage2.objectives.mgm, 0);
   EXPECT_EQ(o.stage2.objectives.cell_text, 1) << "what is not named keeps its default";
-  EXPECT_EQ(o.stage2.same_text, kernels::SamePairs::merge);
+  EXPECT_EQ(o.stage2.same_text, SamePairs::merge);
 }
 
 TEST(Options, AnOverrideIsTomlAndElseAText) {
