@@ -1,13 +1,16 @@
 #include "tools/commands/results.h"
 
 #include <fmt/format.h>
+#include <unistd.h>
 #include <zlib.h>
 
+#include <cerrno>
 #include <cmath>
 #include <functional>
 #include <utility>
 #include <vector>
 
+#include "engine/atomic_file.h"
 #include "engine/errors.h"
 #include "engine/zip_writer.h"
 #include "tools/anndata/writer.h"
@@ -230,6 +233,9 @@ void refuse_existing(const fs::path& out) {
 void require_results_can_be_written(const ResultsSetup& setup, std::span<const std::string> keys) {
   const Form form = form_of(setup.out);
   refuse_same_file(setup.input, setup.out);
+  const fs::path beside = setup.out.has_parent_path() ? setup.out.parent_path() : fs::path(".");
+  if (!fs::is_directory(beside)) throw_file_error("create", setup.out, fs::exists(beside) ? ENOTDIR : ENOENT);
+  if (::access(beside.c_str(), W_OK) != 0) throw_file_error("write", setup.out, errno);
   if (setup.existing == Existing::replace) return;
   if (fs::exists(setup.out) && !perhaps_finished(setup)) refuse_existing(setup.out);
   if (form != Form::h5ad || is_tenx(setup.input)) return;
