@@ -12,7 +12,7 @@
 #include <string>
 #include <vector>
 
-#include "kernels/numeric.h"
+#include "engine/chance.h"
 
 namespace lc {
 
