@@ -21,6 +21,15 @@ inline std::vector<OnBoth> cases_on_both() {
   return both;
 }
 
+// Of these, in their order: what is looked at a word at a time.
+inline std::vector<std::string> words_of(const std::vector<OnBoth>& cases) {
+  std::vector<std::string> words;
+  for (const OnBoth& c : cases) {
+    if (words.empty() || words.back() != c.cpu.word) words.push_back(c.cpu.word);
+  }
+  return words;
+}
+
 inline void PrintTo(const OnBoth& c, std::ostream* out) { *out << c.cpu.word << " / " << c.cpu.name; }
 
 inline std::string name_of(std::size_t index, const OpCase& c) {
