@@ -112,9 +112,9 @@ class Nccl final : public Communicator {
 Nccl::Nccl(Communicator& host, const NcclSetup& setup) : host_(host), setup_(setup) {
   if (!nccl_.why_not.empty()) throw ResourceError("ranks on GPUs: " + nccl_.why_not);
   check(cudaSetDevice(setup_.queue.index));
+  connect();  // throws where ranks do not find each other: what follows has an owner from then on
   check(cudaStreamCreateWithFlags(&sums_, cudaStreamNonBlocking));
   reached_ = new_event(cudaEventDisableTiming);
-  connect();
   watch_ = quiet_thread([this] { watch(); });
 }
 
