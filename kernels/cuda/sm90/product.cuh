@@ -44,7 +44,7 @@ __global__ void __launch_bounds__(ProductShape::kThreads, 2)
   __syncthreads();
   const auto start = [&](int i) {  // by one warp
     if (threadIdx.x == 0) {
-      ptx::Barrier* const full = s.ring().full + i % S::kStages;
+      ptx::Barrier* const full = s.ring().full_of(i);
       s.ring().wait_empty(i);
       ptx::barrier_arrive_expecting(full, 2 * S::Operand::kBytes);
       s.a(i).copy(maps.a, i * S::kDepth, m, full);

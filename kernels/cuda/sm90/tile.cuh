@@ -1,5 +1,6 @@
 // Tiles and pipelines of the Hopper path: bulk copies bring panels of 64 columns, swizzled as wgmma reads them.
 #pragma once
+#include <algorithm>
 #include <hopper.cuh>
 
 #include "kernels/cuda/attention.cuh"
@@ -71,20 +72,48 @@ __device__ __forceinline__ void pack(std::uint32_t (&a)[N / 16][4], const Fragme
   for (int k = 0; k < N / 16; ++k) a_of_fragments(a[k], s[2 * k], s[2 * k + 1]);
 }
 
-// kStages places that one warp fills and others empty, in turn.
+// kStages places that one warp fills and others empty, in turn; `before`: how many were filled before the first that is counted here.
 template <int kStages>
 struct Ring {
   ptx::Barrier *full, *empty;
+  int before = 0;
   __device__ void init(int readers) const {  // by one thread
     for (int i = 0; i < kStages; ++i) ptx::barrier_init(full + i, 1), ptx::barrier_init(empty + i, static_cast<unsigned>(readers));
   }
-  __device__ void wait_empty(int i) const { ptx::barrier_wait(empty + i % kStages, (i / kStages & 1) ^ 1); }
-  __device__ void wait_full(int i) const { ptx::barrier_wait(full + i % kStages, i / kStages & 1); }
+  __device__ int place(int i) const { return (before + i) % kStages; }
+  __device__ ptx::Barrier* full_of(int i) const { return full + place(i); }
+  __device__ void wait_empty(int i) const { ptx::barrier_wait(empty + place(i), ((before + i) / kStages & 1) ^ 1); }
+  __device__ void wait_full(int i) const { ptx::barrier_wait(full_of(i), (before + i) / kStages & 1); }
   __device__ void release(int i) const {  // by every warp that has read it
     __syncwarp();
-    if (lane_of_warp() == 0) ptx::barrier_arrive(empty + i % kStages);
+    if (lane_of_warp() == 0) ptx::barrier_arrive(empty + place(i));
+  }
+  __device__ void pass(int i) const { wait_full(i), release(i); }  // by every warp that need not read it
+};
+
+// A multiprocessor computes many blocks of rows one after another, all heads of a row block side by side, so that the tiles of the next are
+// on their way while the last one ends. Blocks lie from the longest on; every second round goes backwards, to make the shares alike.
+struct Turns {
+  const kernels::RowBlocks& blocks;
+  int heads;
+  int rounds = 0;
+
+  __device__ bool next(kernels::Strip& block, int& head) {
+    rounds++;
+    return current(block, head);
+  }
+  // Asked again rather than kept: what is in use between takes registers that the products need.
+  __device__ bool current(kernels::Strip& block, int& head) const {
+    const unsigned at = rounds % 2 != 0 ? blockIdx.x : gridDim.x - 1 - blockIdx.x;
+    const int turn = static_cast<int>((rounds - 1) * gridDim.x + at);
+    if (turn >= static_cast<int>(blocks.count) * heads) return false;
+    block = blocks.all[turn / heads], head = turn % heads;
+    return true;
   }
 };
+inline dim3 blocks_at_once(const Queue& queue, const kernels::RowBlocks& blocks, int heads) {
+  return dim3(static_cast<unsigned>(std::min<std::int64_t>(blocks.count * heads, multiprocessors(queue))));
+}
 
 // The block's dynamic shared memory from the first multiple of 1024 on; whoever asks for it asks for kAlignment bytes more.
 constexpr std::size_t kAlignment = 1024;
