@@ -25,17 +25,17 @@ Tensor in_device_memory(const std::vector<kernels::Strip>& strips, const Queue& 
 Tensor Packing::blocks_of(const std::vector<std::int32_t>& offsets, std::int32_t rows, const Queue& queue) {
   constexpr std::int32_t kWarpgroupRows = 64;
   const auto length = [&](std::int32_t b) { return offsets[static_cast<std::size_t>(b) + 1] - offsets[static_cast<std::size_t>(b)]; };
-  std::vector<std::int32_t> longest_first(offsets.size() - 1);
-  std::iota(longest_first.begin(), longest_first.end(), 0);
-  std::ranges::stable_sort(longest_first, std::greater<>(), length);
   std::vector<kernels::Strip> blocks;
-  for (const std::int32_t b : longest_first) {
+  for (std::int32_t b = 0; b < static_cast<std::int32_t>(offsets.size()) - 1; ++b) {
     for (std::int32_t row = 0, taken = 0; row < length(b); row += taken) {
       const std::int32_t left = length(b) - row;
       taken = left > rows && left <= rows + kWarpgroupRows ? rows - kWarpgroupRows : std::min(rows, left);  // no block is left with a few
       blocks.push_back({b, row, offsets[static_cast<std::size_t>(b)] + row, taken});
     }
   }
+  std::ranges::stable_sort(blocks, std::greater<>(), [&](const kernels::Strip& block) {  // start and end cost about as much as 64 rows
+    return static_cast<std::int64_t>(length(block.sequence)) * (block.rows + kWarpgroupRows);
+  });
   return in_device_memory(blocks, queue);
 }
 

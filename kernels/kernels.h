@@ -30,7 +30,7 @@ struct alignas(16) Strip {
   std::int32_t sequence = -1, first_row = 0;  // −1: none
   std::int32_t token = 0, rows = 0;           // where they lie in the packing; up to 16 of them
 };
-struct RowBlocks {  // the same in blocks of more rows, each of one sequence, none empty, those of the longest sequence first
+struct RowBlocks {  // the same in blocks of more rows, each of one sequence, none empty, those with the most work first
   const Strip* all = nullptr;
   std::int64_t count = 0;
 };

@@ -44,17 +44,17 @@ void wgmma_done(float (&d)[N][4], shim::Site site = shim::Site::current()) {
   shim::wgmma_done(&d[0][0], site);
 }
 // As the hardware's: address / 16, panel / 16, 1024 / 16, the 128-byte swizzle.
-inline std::uint64_t wgmma_tile(const void* first, unsigned panel) {
-  return (shim::shared_address(first) >> 4 & 0x3fffu) | static_cast<std::uint64_t>(panel >> 4) << 16 | std::uint64_t{1024 >> 4} << 32 |
-         std::uint64_t{1} << 62;
+inline std::uint32_t wgmma_tile(const void* first, unsigned panel) {
+  return (shim::shared_address(first) >> 4 & 0x3fffu) | panel >> 4 << 16;
+}
+inline std::uint64_t wgmma_descriptor(std::uint32_t tile) { return tile | std::uint64_t{1024 >> 4} << 32 | std::uint64_t{1} << 62; }
+template <int N, bool kBColumns>
+void wgmma(float (&d)[N / 8][4], std::uint32_t a, std::uint32_t b, bool add, shim::Site site = shim::Site::current()) {
+  shim::wgmma({&d[0][0], N, kBColumns, add, wgmma_descriptor(a), nullptr, wgmma_descriptor(b)}, site);
 }
 template <int N, bool kBColumns>
-void wgmma(float (&d)[N / 8][4], std::uint64_t a, std::uint64_t b, bool add, shim::Site site = shim::Site::current()) {
-  shim::wgmma({&d[0][0], N, kBColumns, add, a, nullptr, b}, site);
-}
-template <int N, bool kBColumns>
-void wgmma(float (&d)[N / 8][4], const std::uint32_t (&a)[4], std::uint64_t b, bool add, shim::Site site = shim::Site::current()) {
-  shim::wgmma({&d[0][0], N, kBColumns, add, 0, a, b}, site);
+void wgmma(float (&d)[N / 8][4], const std::uint32_t (&a)[4], std::uint32_t b, bool add, shim::Site site = shim::Site::current()) {
+  shim::wgmma({&d[0][0], N, kBColumns, add, 0, a, wgmma_descriptor(b)}, site);
 }
 
 }  // namespace lc::ptx

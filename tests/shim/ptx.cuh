@@ -42,6 +42,7 @@ std::uint32_t byte_signs(std::uint32_t x) {
   return (x >> (16 * kPair + 7) & 1u) * 0xffffu | (x >> (16 * kPair + 15) & 1u) * 0xffff0000u;
 }
 inline void forget(std::uint64_t&) {}
+inline void forget(std::uint32_t&) {}
 inline float exp2(float x) { return std::exp2(x); }
 
 }  // namespace lc::ptx

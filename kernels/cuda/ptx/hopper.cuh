@@ -86,14 +86,17 @@ __device__ __forceinline__ void wgmma_done(float (&d)[N][4]) {
 }
 // A tile in shared memory with the 128-byte swizzle, for wgmma (PTX ISA, "Matrix-descriptor"): between groups of eight rows 1024 bytes,
 // between panels of 64 columns `panel` bytes (read only where a row of the operand runs along a column of the tile).
-__device__ __forceinline__ std::uint64_t wgmma_tile(const void* first, unsigned panel) {
-  return (shared_address(first) >> 4 & 0x3fffu) | static_cast<std::uint64_t>(panel >> 4) << 16 | std::uint64_t{1024 >> 4} << 32 |
-         std::uint64_t{1} << 62;
+// The lower half of it; the upper one is the same for all. 16 bytes further on it is one more.
+__device__ __forceinline__ std::uint32_t wgmma_tile(const void* first, unsigned panel) {
+  return (shared_address(first) >> 4 & 0x3fffu) | panel >> 4 << 16;
+}
+__device__ __forceinline__ std::uint64_t wgmma_descriptor(std::uint32_t tile) {
+  return tile | std::uint64_t{1024 >> 4} << 32 | std::uint64_t{1} << 62;
 }
 #define LC_F4(j) "+f"(d[j][0]), "+f"(d[j][1]), "+f"(d[j][2]), "+f"(d[j][3])
 // d (64 × N) = or += a (64 × 16) · b (16 × N), a and b tiles whose rows are the operands' rows; kBColumns: b's rows are the tile's columns
 template <int N, bool kBColumns>
-__device__ __forceinline__ void wgmma(float (&d)[N / 8][4], std::uint64_t a, std::uint64_t b, bool add) {
+__device__ __forceinline__ void wgmma(float (&d)[N / 8][4], std::uint32_t a, std::uint32_t b, bool add) {
   static_assert(N == 64 || N == 128);
   if constexpr (N == 64) {
     asm volatile(
@@ -102,7 +105,7 @@ __device__ __forceinline__ void wgmma(float (&d)[N / 8][4], std::uint64_t a, std
         "%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31}, "
         "%32, %33, p, 1, 1, 0, %35; }"
         : LC_F4(0), LC_F4(1), LC_F4(2), LC_F4(3), LC_F4(4), LC_F4(5), LC_F4(6), LC_F4(7)
-        : "l"(a), "l"(b), "r"(static_cast<int>(add)), "n"(kBColumns ? 1 : 0));
+        : "l"(wgmma_descriptor(a)), "l"(wgmma_descriptor(b)), "r"(static_cast<int>(add)), "n"(kBColumns ? 1 : 0));
   } else {
     asm volatile(
         "{ .reg .pred p; setp.ne.b32 p, %66, 0; wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {"
@@ -113,12 +116,12 @@ __device__ __forceinline__ void wgmma(float (&d)[N / 8][4], std::uint64_t a, std
         "%64, %65, p, 1, 1, 0, %67; }"
         : LC_F4(0), LC_F4(1), LC_F4(2), LC_F4(3), LC_F4(4), LC_F4(5), LC_F4(6), LC_F4(7), LC_F4(8), LC_F4(9), LC_F4(10), LC_F4(11),
           LC_F4(12), LC_F4(13), LC_F4(14), LC_F4(15)
-        : "l"(a), "l"(b), "r"(static_cast<int>(add)), "n"(kBColumns ? 1 : 0));
+        : "l"(wgmma_descriptor(a)), "l"(wgmma_descriptor(b)), "r"(static_cast<int>(add)), "n"(kBColumns ? 1 : 0));
   }
 }
 // The same with a in registers, laid out as for mma.
 template <int N, bool kBColumns>
-__device__ __forceinline__ void wgmma(float (&d)[N / 8][4], const std::uint32_t (&a)[4], std::uint64_t b, bool add) {
+__device__ __forceinline__ void wgmma(float (&d)[N / 8][4], const std::uint32_t (&a)[4], std::uint32_t b, bool add) {
   static_assert(N == 64 || N == 128);
   if constexpr (N == 64) {
     asm volatile(
@@ -127,7 +130,7 @@ __device__ __forceinline__ void wgmma(float (&d)[N / 8][4], const std::uint32_t 
         "%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31}, "
         "{%32,%33,%34,%35}, %36, p, 1, 1, %38; }"
         : LC_F4(0), LC_F4(1), LC_F4(2), LC_F4(3), LC_F4(4), LC_F4(5), LC_F4(6), LC_F4(7)
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(static_cast<int>(add)), "n"(kBColumns ? 1 : 0));
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(wgmma_descriptor(b)), "r"(static_cast<int>(add)), "n"(kBColumns ? 1 : 0));
   } else {
     asm volatile(
         "{ .reg .pred p; setp.ne.b32 p, %69, 0; wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {"
@@ -138,7 +141,7 @@ __device__ __forceinline__ void wgmma(float (&d)[N / 8][4], const std::uint32_t 
         "{%64,%65,%66,%67}, %68, p, 1, 1, %70; }"
         : LC_F4(0), LC_F4(1), LC_F4(2), LC_F4(3), LC_F4(4), LC_F4(5), LC_F4(6), LC_F4(7), LC_F4(8), LC_F4(9), LC_F4(10), LC_F4(11),
           LC_F4(12), LC_F4(13), LC_F4(14), LC_F4(15)
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(static_cast<int>(add)), "n"(kBColumns ? 1 : 0));
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(wgmma_descriptor(b)), "r"(static_cast<int>(add)), "n"(kBColumns ? 1 : 0));
   }
 }
 #undef LC_F4

@@ -60,6 +60,7 @@ __device__ __forceinline__ std::uint32_t byte_signs(std::uint32_t x) {
 }
 // The compiler forgets what it knows of x: what follows from it is computed here, and takes no registers before.
 __device__ __forceinline__ void forget(std::uint64_t& x) { asm volatile("" : "+l"(x)); }
+__device__ __forceinline__ void forget(std::uint32_t& x) { asm volatile("" : "+r"(x)); }
 __device__ __forceinline__ float exp2(float x) {
   float y;
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));

@@ -1,6 +1,5 @@
 // Attention forward on Hopper: one warp brings keys and values by bulk tensor copies, warpgroups of 64 queries each multiply by wgmma; the
 // softmax of one key tile runs while the tensor cores add the values of the tile before (after Shah et al. 2024, FlashAttention-3).
-#include "kernels/cuda/kept_bits.cuh"
 #include "kernels/cuda/sm90/attention.h"
 #include "kernels/cuda/sm90/tile.cuh"
 
@@ -99,11 +98,11 @@ __device__ __forceinline__ void bring(const Work<D>& w, const Maps& maps, int& c
   }
 }
 
-// A warpgroup's scores of one key tile become weights; `shrink` is what earlier tiles lose. Dropout cuts them where they are rounded.
+// A warpgroup's scores of one key tile become weights before dropout's factor; `shrink` is what earlier tiles lose.
 template <bool kDropout, int kKeys>
 struct Softmax {
   float top[2] = {-INFINITY, -INFINITY}, sum[2] = {0, 0};  // top before scaling
-  std::uint32_t threshold = 0, kept[kKeys / 64] = {};      // a bit a weight, as kept_bits.cuh has them
+  KeepStrip keep;
 
   // Scores of keys from `valid` on weigh nothing.
   static __device__ __forceinline__ void cut(Fragment<kKeys / 8>& s, int valid) {
@@ -118,6 +117,7 @@ struct Softmax {
   __device__ __forceinline__ void of_tile(Fragment<kKeys / 8>& s, float (&shrink)[2], float scale, const Dropout& d, const StripPlace& at) {
     float minus_top[2];
     std::uint64_t sequence = at.sequence;
+    if constexpr (kDropout) ptx::forget(sequence);
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       float highest = top[half];
@@ -131,28 +131,17 @@ struct Softmax {
     }
 #pragma unroll
     for (int strip = 0; strip < kKeys / 64; ++strip) {
-      if constexpr (kDropout) {
-        ptx::forget(sequence);
-        KeepStrip keep{{}, threshold};
-        draw(keep, d, {sequence, at.head, at.first_row, at.first_key + 64 * strip});
-        kept[strip] = kept_bits(keep);
-      }
+      if constexpr (kDropout) draw(keep, d, {sequence, at.head, at.first_row, at.first_key + 64 * strip});
 #pragma unroll
       for (int j = 0; j < 8; ++j) {
 #pragma unroll
         for (int e = 0; e < 4; ++e) {
           float& x = s[8 * strip + j][e];
-          x = ptx::exp2(fmaf(x, scale, minus_top[e / 2]));
-          sum[e / 2] += x;
+          const float p = ptx::exp2(fmaf(x, scale, minus_top[e / 2]));
+          sum[e / 2] += p;
+          x = kDropout && !keep.keeps(j, e) ? 0.0f : p;
         }
       }
-    }
-  }
-  __device__ __forceinline__ void round(std::uint32_t (&p)[kKeys / 16][4], const Fragment<kKeys / 8>& s) const {
-    pack<kKeys>(p, s);
-    if constexpr (kDropout) {
-#pragma unroll
-      for (int j = 0; j < kKeys / 8; ++j) drop_pairs(p[j / 2][j % 2 * 2], p[j / 2][j % 2 * 2 + 1], kept[j / 8] << j % 8);
     }
   }
 };
@@ -169,7 +158,7 @@ __device__ __forceinline__ void attend(Work<D>& w, const AttentionForward<bf16>&
   std::uint32_t p[kKeys / 16][4];
   float shrink[2];
   Softmax<kDropout, kKeys> softmax;
-  if constexpr (kDropout) softmax.threshold = keep_threshold(a.dropout, key, w.head, row / 16);
+  if constexpr (kDropout) softmax.keep.threshold = keep_threshold(a.dropout, key, w.head, row / 16);
   const auto soften = [&](int first_key) { softmax.of_tile(s, shrink, a.scale, a.dropout, {key, w.head, row, first_key}); };
 
   w.ring_q().wait_full(0);
@@ -180,7 +169,7 @@ __device__ __forceinline__ void attend(Work<D>& w, const AttentionForward<bf16>&
   w.ring_k().release(0);
   softmax.cut(s, w.keys.length - w.key_of(0));
   soften(w.key_of(0));
-  softmax.round(p, s);
+  pack<kKeys>(p, s);
   for (int first_key = w.key_of(1); first_key >= 0; first_key -= kKeys) {
     ++w.tiles_before;
     w.ring_k().wait_full(0);
@@ -191,10 +180,11 @@ __device__ __forceinline__ void attend(Work<D>& w, const AttentionForward<bf16>&
     ptx::wgmma_done(s);
     w.ring_k().release(0);
     soften(first_key);
+    if (!kDropout && softmax.sum[0] + softmax.sum[1] < 0) break;  // never; a branch that ptxas does not move the wait across
     ptx::wgmma_wait<0>();
     ptx::wgmma_done(o);
     w.ring_v().release(-1);
-    softmax.round(p, s);
+    pack<kKeys>(p, s);
 #pragma unroll
     for (int j = 0; j < D / 8; ++j) o[j][0] *= shrink[0], o[j][1] *= shrink[0], o[j][2] *= shrink[1], o[j][3] *= shrink[1];
   }
@@ -240,9 +230,10 @@ __device__ __forceinline__ void without_keys(const AttentionForward<bf16>& a, co
 // moves q + o once, k + v once per query tile; deterministic; no keys: o = 0, lse = −∞
 template <int D, bool kDropout>
 __global__ void __launch_bounds__(Shape<D>::kThreads, 1)
-    attention_forward_sm90_kernel(const AttentionForward<bf16> a, const __grid_constant__ Maps maps) {
+    attention_forward_sm90_kernel(const AttentionForward<bf16> a, const __grid_constant__ Maps maps,
+                                  const __grid_constant__ Shares shares) {
   using S = Shape<D>;
-  Work<D> w{aligned_shared(), {blocks_of<S::kRows>(a.queries), a.heads}};
+  Work<D> w{aligned_shared(), {shares}};
   const int group = static_cast<int>(threadIdx.x) / kWarpgroup - 1;  // −1 copies
   if (threadIdx.x == 0) {
     w.ring_k().init(4 * S::kReaders), w.ring_v().init(4 * S::kReaders), w.ring_q().init(4 * S::kReaders);
@@ -272,11 +263,13 @@ template <int D>
 bool run(const Queue& queue, AttentionForward<bf16> a) {
   using S = Shape<D>;
   a.scale *= kLog2e;
-  const Grid grid{blocks_at_once(queue, blocks_of<S::kRows>(a.queries), a.heads), dim3(S::kThreads), S::kShared};
-  if (grid.blocks.x == 0) return true;
+  const Shares shares = shares_of(queue, blocks_of<S::kRows>(a.queries), a.heads, S::kReaders);
+  if (shares.at_once == 0) return true;
+  const Grid grid{dim3(shares.at_once), dim3(S::kThreads), S::kShared};
   const Maps maps{map_of(a.q, S::kRows), map_of(a.k, S::kKeys), map_of(a.v, S::kKeys)};
   launch("attention_forward_sm90_kernel",
-         a.dropout.rate > 0 ? attention_forward_sm90_kernel<D, true> : attention_forward_sm90_kernel<D, false>, grid, queue, a, maps);
+         a.dropout.rate > 0 ? attention_forward_sm90_kernel<D, true> : attention_forward_sm90_kernel<D, false>, grid, queue, a, maps,
+         shares);
   return true;
 }
 

@@ -97,8 +97,6 @@ __device__ __forceinline__ void bring(Work& w, const AttentionBackward<bf16>& a,
   }
   for (QueryTiles at{a.queries, w.key_sequence}; at.next(); ++w.tiles_before) {
     const int valid = at.rows.length - at.row;
-    ptx::Barrier* const full = w.ring().full_of(0);
-    ptx::Barrier* const landed = valid < kQueries ? w.cut() : full;
     w.ring().wait_empty(0);
     QueryNumbers& n = w.numbers(0);
     for (int r = lane; r < kQueries; r += kWarpSize) {
@@ -118,18 +116,24 @@ __device__ __forceinline__ void bring(Work& w, const AttentionBackward<bf16>& a,
         if (16 * strip < valid) to[four] = from[strip * bits.key_blocks * (kWarpSize / 4) + four % kFours];
       }
     }
-    __syncwarp();
-    if (lane == 0) {
+    const auto start = [&](ptx::Barrier* landed) {
       ptx::barrier_arrive_expecting(landed, 2 * S::Queries::kBytes);
       w.q(0).copy(maps.q, column, at.rows.first + at.row, landed);
       w.d_o(0).copy(maps.d_o, column, at.rows.first + at.row, landed);
+    };
+    ptx::Barrier* const full = w.ring().full_of(0);  // every lane arrives with its numbers
+    if (valid >= kQueries && lane == 0) {
+      start(full);
+    } else {
+      if (valid < kQueries) {
+        if (lane == 0) start(w.cut());
+        ptx::barrier_wait(w.cut(), cuts++ & 1);  // rows behind this sequence may not be finite: 0 · NaN is NaN
+        w.q(0).clear_from(valid), w.d_o(0).clear_from(valid);
+        ptx::fence_async();
+        __syncwarp();  // no lane is so late that it looks for a phase behind
+      }
+      ptx::barrier_arrive(full);
     }
-    if (landed == full) continue;
-    ptx::barrier_wait(landed, cuts++ & 1);  // rows behind this sequence may not be finite: 0 · NaN is NaN
-    w.q(0).clear_from(valid), w.d_o(0).clear_from(valid);
-    ptx::fence_async();
-    __syncwarp();
-    if (lane == 0) ptx::barrier_arrive(full);
   }
 }
 
@@ -242,11 +246,12 @@ __device__ __forceinline__ void gather(Work& w, const AttentionBackward<bf16>& a
 // deterministic: queries in order; keys that nobody reads get 0
 template <bool kDropout>
 __global__ void __launch_bounds__(kThreads, 1)
-    attention_key_gradient_sm90_kernel(const AttentionBackward<bf16> a, const KeptBits bits, const __grid_constant__ Maps maps) {
-  Work w{aligned_shared(), {a.keys.blocks_of_128, a.heads}};
+    attention_key_gradient_sm90_kernel(const AttentionBackward<bf16> a, const KeptBits bits, const __grid_constant__ Maps maps,
+                                       const __grid_constant__ Shares shares) {
+  Work w{aligned_shared(), {shares}};
   const int group = static_cast<int>(threadIdx.x) / kWarpgroup - 1;  // −1 copies
   if (threadIdx.x == 0) {
-    w.ring().init(4 * kReaders), w.ring_k().init(4 * kReaders);
+    w.ring().init(4 * kReaders, kWarpSize), w.ring_k().init(4 * kReaders);
     ptx::barrier_init(w.cut(), 1);
     ptx::barrier_init_done();
   }
@@ -271,9 +276,10 @@ __global__ void __launch_bounds__(kThreads, 1)
 template <bool kDropout>
 void run(const Queue& queue, const AttentionBackward<bf16>& a, const KeptBits& bits) {
   static_assert(kRows == 128);
+  const Shares shares = shares_of(queue, a.keys.blocks_of_128, a.heads, kReaders);
   const Maps maps{map_of(a.q, kQueries), map_of(a.k, kRows), map_of(a.v, kRows), map_of(a.d_o, kQueries)};
   launch("attention_key_gradient_sm90_kernel", attention_key_gradient_sm90_kernel<kDropout>,
-         {blocks_at_once(queue, a.keys.blocks_of_128, a.heads), dim3(kThreads), Shape::kShared}, queue, a, bits, maps);
+         {dim3(shares.at_once), dim3(kThreads), Shape::kShared}, queue, a, bits, maps, shares);
 }
 
 }  // namespace

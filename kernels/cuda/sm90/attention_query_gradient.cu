@@ -80,12 +80,13 @@ __device__ __forceinline__ void bring(const Work<kDropout>& w, const AttentionBa
     w.numbers().lse[r] = inside ? a.lse[at] * kLog2e : INFINITY;
     w.numbers().delta[r] = inside ? a.workspace[at] : 0.0f;
   }
-  __syncwarp();
+  ptx::Barrier* const queries_full = w.ring_q().full_of(0);  // every lane arrives with its numbers
   if (lane == 0) {
-    ptx::Barrier* const full = w.ring_q().full_of(0);
-    ptx::barrier_arrive_expecting(full, 2 * S::Queries::kBytes);
-    w.q().copy(maps.q, column, w.queries.first + w.first, full);
-    w.d_o().copy(maps.d_o, column, w.queries.first + w.first, full);
+    ptx::barrier_arrive_expecting(queries_full, 2 * S::Queries::kBytes);
+    w.q().copy(maps.q, column, w.queries.first + w.first, queries_full);
+    w.d_o().copy(maps.d_o, column, w.queries.first + w.first, queries_full);
+  } else {
+    ptx::barrier_arrive(queries_full);
   }
   for (int i = 0; i < w.tiles; ++i) {
     const int valid = w.keys.length - w.key_of(i);
@@ -188,11 +189,12 @@ __device__ __forceinline__ void gather(Work<kDropout>& w, const AttentionBackwar
 // deterministic: key tiles from the last to the first; no keys: dq = 0
 template <bool kDropout>
 __global__ void __launch_bounds__(kThreads, 1)
-    attention_query_gradient_sm90_kernel(const AttentionBackward<bf16> a, const KeptBits bits, const __grid_constant__ Maps maps) {
-  Work<kDropout> w{aligned_shared(), {a.queries.blocks_of_128, a.heads}};
+    attention_query_gradient_sm90_kernel(const AttentionBackward<bf16> a, const KeptBits bits, const __grid_constant__ Maps maps,
+                                         const __grid_constant__ Shares shares) {
+  Work<kDropout> w{aligned_shared(), {shares}};
   const int group = static_cast<int>(threadIdx.x) / kWarpgroup - 1;  // −1 copies
   if (threadIdx.x == 0) {
-    w.ring().init(4 * kReaders), w.ring_q().init(4 * kReaders);
+    w.ring().init(4 * kReaders), w.ring_q().init(4 * kReaders, kWarpSize);
     ptx::barrier_init(w.cut(), 1);
     ptx::barrier_init_done();
   }
@@ -218,9 +220,10 @@ template <bool kDropout>
 void run(const Queue& queue, const AttentionBackward<bf16>& a, const KeptBits& bits) {
   using S = Shape<kDropout>;
   static_assert(kRows == 128);
+  const Shares shares = shares_of(queue, a.queries.blocks_of_128, a.heads, kReaders);
   const Maps maps{map_of(a.q, kRows), map_of(a.k, S::kKeys), map_of(a.v, S::kKeys), map_of(a.d_o, kRows)};
   launch("attention_query_gradient_sm90_kernel", attention_query_gradient_sm90_kernel<kDropout>,
-         {blocks_at_once(queue, a.queries.blocks_of_128, a.heads), dim3(kThreads), S::kShared}, queue, a, bits, maps);
+         {dim3(shares.at_once), dim3(kThreads), S::kShared}, queue, a, bits, maps, shares);
 }
 
 }  // namespace

@@ -59,9 +59,11 @@ __global__ void __launch_bounds__(ProductShape::kThreads, 2)
   Fragment<S::kTile / 8> d{};
   for (int i = 0; i < steps; ++i) {
     s.ring().wait_full(i);
+    const std::uint32_t left = s.a(i).rows(64 * group), right = s.b(i).rows(0);
     ptx::wgmma_fence();
 #pragma unroll
-    for (int k = 0; k < S::kDepth; k += 16) ptx::wgmma<S::kTile, false>(d, s.a(i).rows(64 * group, k), s.b(i).rows(0, k), i + k > 0);
+    for (int k = 0; k < S::kDepth; k += 16)
+      ptx::wgmma<S::kTile, false>(d, left + S::Operand::columns_on(k), right + S::Operand::columns_on(k), i + k > 0);
     ptx::wgmma_commit();
     if (i == 0) continue;
     ptx::wgmma_wait<1>();
