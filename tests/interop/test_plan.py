@@ -38,7 +38,7 @@ def test_gpus_that_are_not_here_and_corpora_that_are_not_there_yet_are_planned_f
     words = (*ASSUMED, *sets("model.preset=langcell", "train.batch_size=512", "stage1.epochs=1.0", "stage2.steps=7"))
     one, eight = plan(*words, "--gpu", "h200"), plan(*words, "--gpu", "h200", "--gpus", 8)
     assert [stage["steps"] for stage in one["stages"]] == [1953, 7]
-    assert one["precision"] == "bf16" and one["device"] == "cuda" and "h200-2026-11-27.json" in one["rates"]
+    assert one["precision"] == "bf16" and one["device"] == "cuda" and "h200-2026-11-28.json" in one["rates"]
     assert 8 * eight["stages"][0]["tokens_per_step"] / 8 == one["stages"][0]["tokens_per_step"]
     assert eight["stages"][1]["peak_bytes"] < one["stages"][1]["peak_bytes"]
     assert one["stages"][0]["sent_bytes_per_step"] == 0
