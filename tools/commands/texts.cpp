@@ -61,7 +61,8 @@ void run(const Flags& f) {
     const Term* const term = ontology.look_up(name);
     if (!term) {
       const Term* const known = ontology.find(name);
-      missing.push_back(fmt::format("'{}'{}{}", wanted.label, known && known->obsolete ? " (obsolete, without one replacement)" : "",
+      missing.push_back(fmt::format("'{}'{}{}{}", wanted.label, renamed == map.end() ? "" : fmt::format(" (by --map '{}')", name),
+                                    known && known->obsolete ? " (obsolete, without one replacement)" : "",
                                     wanted.cells ? fmt::format(" ({} cells)", wanted.cells) : ""));
       continue;
     }
