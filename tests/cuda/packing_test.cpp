@@ -1,6 +1,8 @@
 // How attention's rows are shared out to blocks: the texts of a cell side by side, the longest cells first.
 #include <gtest/gtest.h>
 
+#include <array>
+
 #include "tests/support/op_case.h"
 
 namespace lc::test {
@@ -35,6 +37,16 @@ TEST(CudaPacking, the_texts_of_a_cell_share_groups_and_each_reads_itself_where_i
   EXPECT_EQ(p->view().strips.of_keys[3], 6);
   EXPECT_EQ(p->own_view().kv_of, nullptr);
   EXPECT_EQ(p->own_view().strips.count, 24);
+}
+TEST(CudaPacking, blocks_leave_no_rest_of_a_few_rows_and_those_with_the_most_work_come_first) {
+  const PackingPtr p = packed({400, 256, 0, 448});
+  const kernels::RowBlocks blocks = p->view().blocks_of_192;
+  std::vector<std::array<std::int32_t, 4>> all;
+  for (std::int64_t i = 0; i < blocks.count; ++i)
+    all.push_back({blocks.all[i].sequence, blocks.all[i].first_row, blocks.all[i].token, blocks.all[i].rows});
+  const std::vector<std::array<std::int32_t, 4>> wanted = {{3, 0, 656, 192},   {0, 0, 0, 192},    {3, 192, 848, 128}, {3, 320, 976, 128},
+                                                           {0, 192, 192, 128}, {0, 320, 320, 80}, {1, 0, 400, 128},   {1, 128, 528, 128}};
+  EXPECT_EQ(all, wanted);
 }
 
 }  // namespace
