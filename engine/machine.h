@@ -1,5 +1,7 @@
 // What the floors above the engine may know of the machine: its threads, its instruction set, its measured peak.
 #pragma once
+#include <chrono>
+
 #include "kernels/cpu/dispatch.h"
 #include "kernels/numeric.h"
 
@@ -11,6 +13,9 @@ using kernels::MachinePeak;
 using kernels::measure_peak;
 using kernels::parallel_for;
 using kernels::start_threads;
+
+// Of a clock that only goes on: the difference of two calls is time passed.
+inline double seconds_now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
 // What `precision = "auto"` means: without tile instructions a CPU's bf16 is slower than float.
 enum class Work : std::uint8_t { training, inference };

@@ -10,8 +10,8 @@
 namespace lc {
 namespace {
 
-constexpr size_t kAlignment = 64;
-constexpr std::uint64_t kLargest = std::numeric_limits<std::uint32_t>::max();
+constexpr size_t kDataAlignment = 64;
+constexpr std::uint64_t kLargestZip = std::numeric_limits<std::uint32_t>::max();
 
 template <class T>
 void put(std::string& to, T value) {
@@ -32,8 +32,8 @@ void common(std::string& to, const Member& m, std::uint16_t extra) {
 
 void ZipWriter::add(const std::string& name, std::string_view data) {
   const std::uint64_t begin = at_ + 30 + name.size() + 4;
-  const auto padding = static_cast<std::uint16_t>((kAlignment - begin % kAlignment) % kAlignment);
-  if (data.size() > kLargest || begin + padding + data.size() > kLargest)
+  const auto padding = static_cast<std::uint16_t>((kDataAlignment - begin % kDataAlignment) % kDataAlignment);
+  if (data.size() > kLargestZip || begin + padding + data.size() > kLargestZip)
     throw ResourceError(fmt::format("{}: would be larger than 4 GiB, which this form cannot hold; choose another", path_.string()));
   const Member member{static_cast<std::uint32_t>(crc32_z(0, reinterpret_cast<const Bytef*>(data.data()), data.size())),
                       static_cast<std::uint32_t>(data.size()), name};

@@ -66,7 +66,7 @@ int run(int argc, char** argv) {
   for (const auto add : {lc::register_info, lc::register_simulate, lc::register_split, lc::register_vocab, lc::register_texts,
                          lc::register_tokenize, lc::register_plan, lc::register_pretrain, lc::register_train, lc::register_annotate,
                          lc::register_embed, lc::register_evaluate, lc::register_report, lc::register_import, lc::register_export}) {
-    add(program);
+    add(lc::Command(&program));
   }
   try {
     program.parse(argc, argv);

@@ -6,7 +6,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <chrono>
 
 #include "engine/comm.h"
 #include "engine/errors.h"
@@ -19,8 +18,6 @@
 
 namespace lc {
 namespace {
-
-double seconds() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
 // Every n-th of a batch, which is sorted by length: the same lengths, fewer of each.
 Samples spread(const Samples& batch, std::int64_t count) {
@@ -65,9 +62,9 @@ class ShortRun {
   };
   Timed run(std::int64_t count) {
     reset_profile();
-    const double begin = seconds();
+    const double begin = seconds_now();
     const StepResult r = step_.run(number_++, {spread(batch_, count)}, 0);
-    return {seconds() - begin, static_cast<double>(r.tokens), profile_rows()};
+    return {seconds_now() - begin, static_cast<double>(r.tokens), profile_rows()};
   }
   static Rates rates_of(const Timed& run) {
     Rates rates;

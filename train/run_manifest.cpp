@@ -13,16 +13,14 @@
 namespace lc {
 namespace {
 
-using Json = nlohmann::json;
-
 std::filesystem::path file_in(const std::filesystem::path& run) { return run / "manifest.json"; }
 
 // What is compared has the types it was written with.
-bool is_whole(const Json& json) {
-  const auto text = [](const Json& object, const char* key) { return !object.contains(key) || object[key].is_string(); };
+bool is_whole(const nlohmann::json& json) {
+  const auto text = [](const nlohmann::json& object, const char* key) { return !object.contains(key) || object[key].is_string(); };
   if (!json.is_object() || !text(json, "device") || !text(json, "instruction_set")) return false;
   const auto data = json.find("data");
-  return data == json.end() || (data->is_array() && std::all_of(data->begin(), data->end(), [&](const Json& corpus) {
+  return data == json.end() || (data->is_array() && std::all_of(data->begin(), data->end(), [&](const nlohmann::json& corpus) {
                                   return corpus.is_object() && text(corpus, "content_sha256");
                                 }));
 }
@@ -46,18 +44,18 @@ void write_run_manifest(const std::filesystem::path& run, const RunManifest& fac
   write_file(file_in(run), manifest.dump(2) + "\n");
 }
 
-Json read_run_manifest(const std::filesystem::path& run, const std::function<void(const std::string&)>& warn) {
+nlohmann::json read_run_manifest(const std::filesystem::path& run, const std::function<void(const std::string&)>& warn) {
   if (std::error_code absent; !std::filesystem::exists(file_in(run), absent)) return {};
-  Json json = Json::parse(read_file(file_in(run)), nullptr, false);
+  nlohmann::json json = nlohmann::json::parse(read_file(file_in(run)), nullptr, false);
   if (is_whole(json)) return json;
   warn(fmt::format("{}: is damaged, so nobody can tell whether data and machine are those this run began with", file_in(run).string()));
   return {};
 }
 
-void compare_run_manifest(const Json& earlier, const std::string& device, const Dataset& data,
+void compare_run_manifest(const nlohmann::json& earlier, const std::string& device, const Dataset& data,
                           const std::function<void(const std::string&)>& warn) {
   if (!earlier.is_object()) return;
-  const Json before = earlier.value("data", Json::array());
+  const nlohmann::json before = earlier.value("data", nlohmann::json::array());
   if (!before.empty() && before.size() != data.corpora().size())
     throw UsageError(fmt::format("data.corpus: {} corpora, this run began with {}; give those, or start another run", data.corpora().size(),
                                  before.size()));

@@ -6,13 +6,13 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <map>
 #include <memory>
 #include <numeric>
 
 #include "engine/errors.h"
+#include "engine/machine.h"
 #include "engine/tape.h"
 #include "models/langcell/data/batches.h"
 #include "train/reducer.h"
@@ -31,8 +31,6 @@ class Attached {
  private:
   Parameters& parameters_;
 };
-
-double seconds() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
 }  // namespace
 
@@ -148,7 +146,7 @@ StepResult Step::finish(const PendingStep& step) {
 
 // Everything that is known before a number is computed: who is in the batch, which text belongs to whom, which genes are masked.
 Step::GlobalBatch Step::assemble(const std::vector<Samples>& micro_batches) {
-  const double start = seconds();
+  const double start = seconds_now();
   GlobalBatch batch;
   std::vector<std::int64_t> own;
   for (const Samples& s : micro_batches) own.insert(own.end(), s.begin(), s.end());
@@ -224,7 +222,7 @@ Step::GlobalBatch Step::assemble(const std::vector<Samples>& micro_batches) {
     batch.micro.push_back(std::move(m));
   }
   ranks_.all_reduce_sum(std::span<double>(&masked, 1));
-  batch.masked_tokens = masked, batch.data_seconds = seconds() - start;
+  batch.masked_tokens = masked, batch.data_seconds = seconds_now() - start;
   return batch;
 }
 

@@ -12,7 +12,7 @@
 namespace lc {
 namespace {
 
-constexpr haddr_t kLargest = (haddr_t{1} << 62) - 1;
+constexpr haddr_t kLargestAddress = (haddr_t{1} << 62) - 1;
 
 struct Given {  // what access properties carry
   int descriptor;
@@ -75,7 +75,7 @@ herr_t failed(const H5FD_t* file, h5::Fault::What what) {
 
 herr_t read(H5FD_t* file, H5FD_mem_t, hid_t, haddr_t address, size_t size, void* buffer) {
   auto* to = static_cast<char*>(buffer);
-  if (address > kLargest || size > kLargest - address) return -1;
+  if (address > kLargestAddress || size > kLargestAddress - address) return -1;
   while (size > 0) {
     const ssize_t got = pread(driven(file).descriptor, to, size, static_cast<off_t>(address));
     if (got < 0 && errno == EINTR) continue;
@@ -92,7 +92,7 @@ herr_t read(H5FD_t* file, H5FD_mem_t, hid_t, haddr_t address, size_t size, void*
 
 herr_t write(H5FD_t* file, H5FD_mem_t, hid_t, haddr_t address, size_t size, const void* buffer) {
   const auto* from = static_cast<const char*>(buffer);
-  if (address > kLargest || size > kLargest - address) return -1;
+  if (address > kLargestAddress || size > kLargestAddress - address) return -1;
   while (size > 0) {
     const ssize_t put = pwrite(driven(file).descriptor, from, size, static_cast<off_t>(address));
     if (put < 0 && errno == EINTR) continue;
@@ -116,7 +116,7 @@ herr_t truncate(H5FD_t* file, hid_t, hbool_t) {
 hid_t driver() {
   static const hid_t registered = [] {
     H5FD_class_t made{};
-    made.name = "langcell_descriptor", made.maxaddr = kLargest, made.fc_degree = H5F_CLOSE_STRONG, made.fapl_size = sizeof(Given);
+    made.name = "langcell_descriptor", made.maxaddr = kLargestAddress, made.fc_degree = H5F_CLOSE_STRONG, made.fapl_size = sizeof(Given);
     made.open = open, made.close = close, made.cmp = compare, made.query = query;
     made.get_eoa = end_allocated, made.set_eoa = set_end_allocated, made.get_eof = end_of_file;
     made.read = read, made.write = write, made.truncate = truncate;

@@ -13,12 +13,12 @@ namespace lc {
 namespace {
 
 constexpr H5Z_filter_t kLzf = 32000;
-constexpr size_t kLargest = size_t{1} << 31;  // of a chunk; HDF5 has none above 4 GiB
+constexpr size_t kLargestOutput = size_t{1} << 31;  // of a chunk; HDF5 has none above 4 GiB
 
 // chunk: bytes of a chunk before compression, where the writer says so. The room there is comes first: HDF5 1.10 clears as much as the room
 // this gives back when it copies texts, but has only set aside what it asked for.
 size_t expand(size_t bytes, size_t chunk, size_t* room, void** data) {
-  for (size_t size = std::max(*room, bytes); size > 0 && size <= kLargest; size = size < chunk ? chunk : 2 * size) {
+  for (size_t size = std::max(*room, bytes); size > 0 && size <= kLargestOutput; size = size < chunk ? chunk : 2 * size) {
     void* const out = std::malloc(size);
     if (!out) return 0;
     const unsigned got = lzf_decompress(*data, static_cast<unsigned>(bytes), out, static_cast<unsigned>(size));

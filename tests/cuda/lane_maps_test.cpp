@@ -10,7 +10,7 @@
 namespace lc::test {
 namespace {
 
-const Queue kCuda{Device::cuda};
+const Queue kDevice{Device::cuda};
 constexpr std::uint32_t kOne = 0x3f80;  // 1 in bf16
 
 struct Out {
@@ -18,16 +18,16 @@ struct Out {
   std::vector<float> c;
 };
 Out run(const std::vector<std::int32_t>& a, const std::vector<std::int32_t>& b) {
-  const Tensor left = Tensor::from(a, kCuda), right = Tensor::from(b, kCuda), plain = Tensor::zeros({128}, DType::i32, kCuda),
-               transposed = Tensor::zeros({128}, DType::i32, kCuda), c = Tensor::zeros({128}, DType::f32, kCuda);
+  const Tensor left = Tensor::from(a, kDevice), right = Tensor::from(b, kDevice), plain = Tensor::zeros({128}, DType::i32, kDevice),
+               transposed = Tensor::zeros({128}, DType::i32, kDevice), c = Tensor::zeros({128}, DType::f32, kDevice);
   const auto words = [](const Tensor& t) { return static_cast<std::uint32_t*>(t.raw()); };
-  run_lane_maps(kCuda, {words(left), words(right), words(plain), words(transposed), c.data<float>()});
+  run_lane_maps(kDevice, {words(left), words(right), words(plain), words(transposed), c.data<float>()});
   return {plain.to_host<std::int32_t>(), transposed.to_host<std::int32_t>(), c.to_host<float>()};
 }
 
 class LaneMap : public testing::Test {
   void SetUp() override {
-    if (const std::string reason = cuda::why_not(kCuda); !reason.empty()) GTEST_SKIP() << reason;
+    if (const std::string reason = cuda::why_not(kDevice); !reason.empty()) GTEST_SKIP() << reason;
   }
 };
 

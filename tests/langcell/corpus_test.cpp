@@ -15,7 +15,7 @@ namespace {
 
 using test::holds;
 using test::message_of;
-using Tokens = std::vector<std::int32_t>;
+using TokenIds = std::vector<std::int32_t>;
 
 GeneVocabulary genes(std::int32_t count) {
   std::vector<Gene> rows;
@@ -31,7 +31,7 @@ Texts three_labels() {
 
 struct Cell {
   std::string name;
-  Tokens tokens;
+  TokenIds tokens;
   std::int32_t group;
 };
 
@@ -71,15 +71,15 @@ TEST_P(CorpusOfEachWidth, ReadsWhatWasWritten) {
   EXPECT_EQ(corpus.vocabulary().hash(), genes(GetParam()).hash());
   EXPECT_EQ(corpus.vocabulary().gene(2).name, "G0");
   EXPECT_EQ(corpus.max_genes(), 30);
-  const Tokens first_text = {0, 1, 3}, type = {236, -1, -1};
+  const TokenIds first_text = {0, 1, 3}, type = {236, -1, -1};
   for (size_t i = 0; i < cells.size(); ++i) {
-    Tokens wanted = cells[i].tokens;
+    TokenIds wanted = cells[i].tokens;
     wanted.resize(std::min<size_t>(wanted.size(), 30));
     ASSERT_EQ(corpus.length(i), static_cast<std::int64_t>(wanted.size()));
-    Tokens read(40, -7);
+    TokenIds read(40, -7);
     read.resize(static_cast<size_t>(corpus.copy_tokens(i, read)));
     EXPECT_EQ(read, wanted);
-    Tokens best(std::min<size_t>(wanted.size(), 5));
+    TokenIds best(std::min<size_t>(wanted.size(), 5));
     corpus.copy_tokens(i, best);
     EXPECT_TRUE(std::equal(best.begin(), best.end(), wanted.begin()));
     const auto group = static_cast<size_t>(cells[i].group);
@@ -103,7 +103,7 @@ TEST_P(CorpusOfEachWidth, LooksUpTheSameByCopies) {
     EXPECT_EQ(copied.group_id(c), mapped.group_id(c));
     EXPECT_EQ(copied.text_id(c), mapped.text_id(c));
     EXPECT_EQ(copied.type_id(c), mapped.type_id(c));
-    Tokens one(30), other(30);
+    TokenIds one(30), other(30);
     EXPECT_EQ(copied.copy_tokens(c, one), mapped.copy_tokens(c, other));
     EXPECT_EQ(one, other);
   }
@@ -148,7 +148,7 @@ TEST(Corpus, MayHoldNoCellsNoTokensAndNoTexts) {
   const Corpus corpus = Corpus::open(folder / "empty.h5");
   EXPECT_EQ(corpus.cells(), 2u);
   EXPECT_EQ(corpus.tokens(), 0u);
-  Tokens out(3);
+  TokenIds out(3);
   EXPECT_EQ(corpus.copy_tokens(1, out), 0);
   EXPECT_NO_THROW(corpus.verify());
 }
@@ -157,7 +157,7 @@ TEST(Corpus, PassesItsBuffersWithoutALoss) {  // more than one piece of scratch,
   const test::TemporaryFolder folder;
   constexpr int kCells = 9001, kTokens = 301;
   CorpusWriter writer(folder / "c.h5", {genes(65534), {}, {}, 2047, Existing::refuse});
-  Tokens tokens(kTokens);
+  TokenIds tokens(kTokens);
   for (int i = 0; i < kCells; ++i) {
     for (int t = 0; t < kTokens; ++t) tokens[static_cast<size_t>(t)] = 2 + (i * 31 + t) % 65000;
     writer.append({std::to_string(i), tokens, -1});
@@ -178,7 +178,7 @@ TEST(Corpus, AppearsOnlyWhenComplete) {
   {
     CorpusWriter writer(folder / "c.h5", setup_of(65));
     const std::vector<std::string> columns = {"x"};
-    writer.append({"a", Tokens{2}, 0, columns});
+    writer.append({"a", TokenIds{2}, 0, columns});
   }
   EXPECT_TRUE(std::filesystem::is_empty(folder.path()));
 }
@@ -191,7 +191,7 @@ TEST(Corpus, DoesNotReplaceUnlessTold) {
   EXPECT_TRUE(holds(message_of<UsageError>([&] { write(folder / "c.h5", {}, setup); }), "c.h5"));
 }
 
-std::string refused(const std::function<void(Hdf5&)>& damage) {
+std::string refused_after(const std::function<void(Hdf5&)>& damage) {
   const test::TemporaryFolder folder;
   write(folder / "c.h5", some_cells(9), setup_of(65));
   Hdf5 file = Hdf5::edit(folder / "c.h5");
@@ -204,19 +204,19 @@ std::string refused(const std::function<void(Hdf5&)>& damage) {
 }
 
 TEST(Corpus, RefusesDamage) {
-  EXPECT_TRUE(holds(refused([](Hdf5& f) { f.set("format", "another"); }), "not a corpus"));
-  EXPECT_TRUE(holds(refused([](Hdf5& f) { f.set("format_version", std::int64_t{9}); }), "corpus format 9"));
-  EXPECT_TRUE(holds(refused([](Hdf5& f) { f.remove("offsets"); }), "offsets"));
-  EXPECT_TRUE(holds(refused([](Hdf5& f) { f.at("offsets").write_rows<std::uint64_t>(3, std::vector<std::uint64_t>{1u << 30}); }),
+  EXPECT_TRUE(holds(refused_after([](Hdf5& f) { f.set("format", "another"); }), "not a corpus"));
+  EXPECT_TRUE(holds(refused_after([](Hdf5& f) { f.set("format_version", std::int64_t{9}); }), "corpus format 9"));
+  EXPECT_TRUE(holds(refused_after([](Hdf5& f) { f.remove("offsets"); }), "offsets"));
+  EXPECT_TRUE(holds(refused_after([](Hdf5& f) { f.at("offsets").write_rows<std::uint64_t>(3, std::vector<std::uint64_t>{1u << 30}); }),
                     "do not fit together"));
-  EXPECT_TRUE(
-      holds(refused([](Hdf5& f) { f.at("group_id").write_rows<std::int32_t>(3, std::vector<std::int32_t>{3}); }), "do not fit together"));
-  EXPECT_TRUE(
-      holds(refused([](Hdf5& f) { f.at("text_id").write_rows<std::int32_t>(3, std::vector<std::int32_t>{2}); }), "do not fit together"));
-  EXPECT_TRUE(holds(refused([](Hdf5& f) { f.at("genes/median").write_rows<double>(3, std::vector<double>{9.5}); }), "genes"));
-  EXPECT_TRUE(
-      holds(refused([](Hdf5& f) { f.at("type_id").write_rows<std::int32_t>(3, std::vector<std::int32_t>{9}); }), "does not have the hash"));
-  EXPECT_TRUE(holds(refused([](Hdf5& f) { f.at("tokens").write_rows<std::uint16_t>(0, std::vector<std::uint16_t>{9}); }),
+  EXPECT_TRUE(holds(refused_after([](Hdf5& f) { f.at("group_id").write_rows<std::int32_t>(3, std::vector<std::int32_t>{3}); }),
+                    "do not fit together"));
+  EXPECT_TRUE(holds(refused_after([](Hdf5& f) { f.at("text_id").write_rows<std::int32_t>(3, std::vector<std::int32_t>{2}); }),
+                    "do not fit together"));
+  EXPECT_TRUE(holds(refused_after([](Hdf5& f) { f.at("genes/median").write_rows<double>(3, std::vector<double>{9.5}); }), "genes"));
+  EXPECT_TRUE(holds(refused_after([](Hdf5& f) { f.at("type_id").write_rows<std::int32_t>(3, std::vector<std::int32_t>{9}); }),
+                    "does not have the hash"));
+  EXPECT_TRUE(holds(refused_after([](Hdf5& f) { f.at("tokens").write_rows<std::uint16_t>(0, std::vector<std::uint16_t>{9}); }),
                     "does not have the hash"));
 }
 
@@ -227,7 +227,7 @@ TEST(Corpus, RefusesTokensThatAreNoGenes) {
   file.at("tokens").write_rows<std::uint16_t>(1, std::vector<std::uint16_t>{67});  // <cls>
   file.close();
   const Corpus corpus = Corpus::open(folder / "c.h5");
-  Tokens out(2);
+  TokenIds out(2);
   EXPECT_TRUE(holds(message_of<DataError>([&] { corpus.copy_tokens(0, out); }), "holds id 67"));
 }
 
@@ -237,7 +237,7 @@ TEST(Corpus, NoticesThatItsFileWasCutShortMeanwhile) {
   write(folder / "c.h5", cells, setup_of(65));
   const Corpus corpus = Corpus::open(folder / "c.h5");
   const auto place = Hdf5::open(folder / "c.h5").at("tokens").contiguous_offset();
-  Tokens out(30);
+  TokenIds out(30);
   EXPECT_NO_THROW(corpus.copy_tokens(1, out));
   std::filesystem::resize_file(folder / "c.h5", *place + 2);
   EXPECT_TRUE(holds(message_of<DataError>([&] { corpus.verify(); }), "c.h5: was cut short while it was in use"));

@@ -20,7 +20,7 @@ using test::message_of;
 
 const std::string kHead = "token_id\tensembl_id\tgene_name\tmedian\n0\t<pad>\t\t\n1\t<mask>\t\t\n";
 
-std::string refused(const std::string& tsv) {
+std::string refused_genes(const std::string& tsv) {
   return message_of<DataError>([&] { GeneVocabulary::parse(tsv, "G.tsv"); });
 }
 
@@ -59,17 +59,17 @@ TEST(GeneVocabulary, TakesRowsInAnyOrderAndCarriageReturns) {
 }
 
 TEST(GeneVocabulary, NamesTheLineOfAMistake) {
-  EXPECT_TRUE(holds(refused("id\tmedian\n"), "G.tsv:1"));
-  EXPECT_TRUE(holds(refused(kHead + "2\tENSG01\tA\n"), "G.tsv:4: wanted 4 columns"));
-  EXPECT_TRUE(holds(refused(kHead + "2\tENSG01\tA\tnan\n"), "G.tsv:4: the median of ENSG01"));
-  EXPECT_TRUE(holds(refused(kHead + "2\tENSG01\tA\t0\n"), "above 0"));
-  EXPECT_TRUE(holds(refused(kHead + "x\tENSG01\tA\t1\n"), "token_id 'x'"));
-  EXPECT_TRUE(holds(refused(kHead + "2\tENSG01\tA\t1\n4\tENSG02\tB\t1\n"), "G.tsv:5: token ids must be 0, 1, 2"));
-  EXPECT_TRUE(holds(refused(kHead + "2\tENSG01\tA\t1\n3\tENSG01.7\tB\t1\n"), "G.tsv:5: ENSG01 is there already (line 4)"));
-  EXPECT_TRUE(holds(refused(kHead + "2\t<cls>\t\t\n"), "never a row"));
-  EXPECT_TRUE(holds(refused("token_id\tensembl_id\tgene_name\tmedian\n0\t<mask>\t\t\n"), "token 0 must be <pad>"));
-  EXPECT_TRUE(holds(refused(kHead), "no genes"));
-  EXPECT_TRUE(holds(refused(""), "no genes"));
+  EXPECT_TRUE(holds(refused_genes("id\tmedian\n"), "G.tsv:1"));
+  EXPECT_TRUE(holds(refused_genes(kHead + "2\tENSG01\tA\n"), "G.tsv:4: wanted 4 columns"));
+  EXPECT_TRUE(holds(refused_genes(kHead + "2\tENSG01\tA\tnan\n"), "G.tsv:4: the median of ENSG01"));
+  EXPECT_TRUE(holds(refused_genes(kHead + "2\tENSG01\tA\t0\n"), "above 0"));
+  EXPECT_TRUE(holds(refused_genes(kHead + "x\tENSG01\tA\t1\n"), "token_id 'x'"));
+  EXPECT_TRUE(holds(refused_genes(kHead + "2\tENSG01\tA\t1\n4\tENSG02\tB\t1\n"), "G.tsv:5: token ids must be 0, 1, 2"));
+  EXPECT_TRUE(holds(refused_genes(kHead + "2\tENSG01\tA\t1\n3\tENSG01.7\tB\t1\n"), "G.tsv:5: ENSG01 is there already (line 4)"));
+  EXPECT_TRUE(holds(refused_genes(kHead + "2\t<cls>\t\t\n"), "never a row"));
+  EXPECT_TRUE(holds(refused_genes("token_id\tensembl_id\tgene_name\tmedian\n0\t<mask>\t\t\n"), "token 0 must be <pad>"));
+  EXPECT_TRUE(holds(refused_genes(kHead), "no genes"));
+  EXPECT_TRUE(holds(refused_genes(""), "no genes"));
   EXPECT_TRUE(holds(message_of<DataError>([] { GeneVocabulary::read("/nowhere/genes.tsv"); }), "/nowhere/genes.tsv"));
 }
 

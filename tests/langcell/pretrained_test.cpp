@@ -23,7 +23,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-std::vector<float> counting(std::size_t n, float first = 0) {
+std::vector<float> ascending(std::size_t n, float first = 0) {
   std::vector<float> v(n);
   std::iota(v.begin(), v.end(), first);
   return v;
@@ -35,7 +35,7 @@ void put_file(const fs::path& path, const std::string& bytes) { std::ofstream(pa
 // A small torch file: two matrices and a vector.
 struct Small {
   TemporaryFolder folder;
-  std::vector<float> a = counting(6), b = counting(3, 10);
+  std::vector<float> a = ascending(6), b = ascending(3, 10);
   fs::path path = folder / "weights.bin";
   Small() {
     const std::vector<TensorToPickle> tensors{{"layer.weight", {2, 3}, a}, {"layer.bias", {3}, b}};
@@ -141,7 +141,7 @@ TEST(TorchFile, TheFormBeforePyTorch16IsNamed) {
 
 TEST(TorchFile, AWeightThatIsNoNumberIsNamedWithItsPlace) {
   const TemporaryFolder folder;
-  std::vector<float> a = counting(6);
+  std::vector<float> a = ascending(6);
   a[4] = std::numeric_limits<float>::quiet_NaN();
   const std::vector<TensorToPickle> tensors{{"w", {6}, a}};
   write_torch(folder / "w.bin", tensors);
@@ -315,7 +315,7 @@ TEST(Bundle, AMissingHeadAndAWrongShapeAreNamed) {
 
 TEST(Bundle, MissingUnknownAndWrongTypesAreListed) {
   const Altered bundle;
-  const std::vector<float> w = counting(2 * 96);
+  const std::vector<float> w = ascending(2 * 96);
   const std::vector<double> bias{0, 0};
   fs::remove(bundle.path / "ctm_head.bin");
   write_safetensors(bundle.path / "ctm_head.safetensors", {{"weight", StoredType::f32, {2, 96}, std::as_bytes(std::span(w))},
@@ -373,7 +373,7 @@ TEST(TextBert, TokenTypesGoIntoThePositionsAndCrossAttentionIsNew) {
   LangCellConfig config = preset("tiny", 40, 50);
   LangCell source(config, {}, DType::f32);
   source.parameters().initialize(3);
-  const std::vector<float> types = counting(2 * 64, 1), pooler(64 * 64, 0.5f);
+  const std::vector<float> types = ascending(2 * 64, 1), pooler(64 * 64, 0.5f);
   std::vector<TensorToStore> shards[2];
   std::string map;
   const auto add = [&](int shard, const std::string& name, std::vector<std::int64_t> shape, std::span<const float> values) {

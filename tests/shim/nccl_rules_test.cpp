@@ -299,14 +299,14 @@ std::string start(const std::vector<std::array<int, 3>>& rank_size_device, bool 
   cudaSetDevice(0);
   return said;
 }
-#define EXPECT_SAID(text, part) EXPECT_NE(std::string(text).find(part), std::string::npos) << (text)
+#define EXPECT_NCCL_SAID(text, part) EXPECT_NE(std::string(text).find(part), std::string::npos) << (text)
 
-TEST(NcclRules, AStartWaitsForAllRanks) { EXPECT_SAID(start({{0, 3, 0}, {1, 3, 1}}, true), "in progress"); }
-TEST(NcclRules, TwoRanksOnOneGpuAreAnError) { EXPECT_SAID(start({{0, 2, 3}, {1, 2, 3}}, true), "invalid usage: Duplicate GPU"); }
-TEST(NcclRules, TwoRanksOfOneNumberAreAnError) { EXPECT_SAID(start({{1, 2, 0}, {1, 2, 1}}, true), "invalid argument: rank 1 of 2"); }
-TEST(NcclRules, AnotherNumberOfRanksIsAnError) { EXPECT_SAID(start({{0, 2, 0}, {1, 3, 1}}, true), "invalid argument: rank 1 of 3"); }
-TEST(NcclRules, AnIdThatNobodyMadeIsAnError) { EXPECT_SAID(start({{0, 1, 0}}, false), "an id that nobody made"); }
-TEST(NcclRules, CallsThatBlockAreAnError) { EXPECT_SAID(start({{0, 1, 0}}, true, 1), "does not block"); }
+TEST(NcclRules, AStartWaitsForAllRanks) { EXPECT_NCCL_SAID(start({{0, 3, 0}, {1, 3, 1}}, true), "in progress"); }
+TEST(NcclRules, TwoRanksOnOneGpuAreAnError) { EXPECT_NCCL_SAID(start({{0, 2, 3}, {1, 2, 3}}, true), "invalid usage: Duplicate GPU"); }
+TEST(NcclRules, TwoRanksOfOneNumberAreAnError) { EXPECT_NCCL_SAID(start({{1, 2, 0}, {1, 2, 1}}, true), "invalid argument: rank 1 of 2"); }
+TEST(NcclRules, AnotherNumberOfRanksIsAnError) { EXPECT_NCCL_SAID(start({{0, 2, 0}, {1, 3, 1}}, true), "invalid argument: rank 1 of 3"); }
+TEST(NcclRules, AnIdThatNobodyMadeIsAnError) { EXPECT_NCCL_SAID(start({{0, 1, 0}}, false), "an id that nobody made"); }
+TEST(NcclRules, CallsThatBlockAreAnError) { EXPECT_NCCL_SAID(start({{0, 1, 0}}, true, 1), "does not block"); }
 TEST(NcclRules, AGroupThatNobodyBeganIsAnError) { EXPECT_EQ(ncclGroupEnd(), ncclInvalidUsage); }
 
 }  // namespace

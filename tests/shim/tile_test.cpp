@@ -10,14 +10,14 @@
 namespace lc::cuda {
 namespace {
 
-constexpr int kSize = 64, kThreads = 128;
+constexpr int kSize = 64, kTileThreads = 128;
 
 // two_products_kernel: z = bf16(x yᵀ) y for x (valid, D), y (64, D), a warp for sixteen rows of x.
 template <int D>
 __global__ void two_products_kernel(const bf16* x_rows, const bf16* y_rows, int valid, float* z) {
   bf16* shared = ptx::dynamic_shared<bf16>();
   const Tile<kSize, D> x{shared}, y{shared + Tile<kSize, D>::kElements};
-  x.template load<kThreads>(x_rows, D, valid), y.template load<kThreads>(y_rows, D, kSize);
+  x.template load<kTileThreads>(x_rows, D, valid), y.template load<kTileThreads>(y_rows, D, kSize);
   ptx::copy_async_commit();
   ptx::copy_async_wait<0>();
   __syncthreads();
@@ -64,7 +64,7 @@ void expect_two_products(int valid) {
   const std::vector<bf16> x_rows = rounded(x), y_rows = rounded(y);
   std::vector<float> z(kSize * D);
   shim::stats = {};
-  const Grid grid{1, kThreads, 2 * Tile<kSize, D>::kBytes};
+  const Grid grid{1, kTileThreads, 2 * Tile<kSize, D>::kBytes};
   launch("two_products_kernel", two_products_kernel<D>, grid, {}, x_rows.data(), y_rows.data(), valid, z.data());
   EXPECT_GT(shim::stats.ldmatrix, 0);
   EXPECT_EQ(shim::stats.ldmatrix_extra, 0) << "bank conflicts";

@@ -20,7 +20,7 @@ using test::TemporaryFolder;
 using Texts = std::vector<std::string>;
 using Codes = std::vector<std::int32_t>;
 
-constexpr std::uint64_t kCells = 33, kGenes = 21;
+constexpr std::uint64_t kCellsIn = 33, kGenesIn = 21;
 
 std::string bytes_of(const std::filesystem::path& path) {
   std::ifstream stream(path, std::ios::binary);
@@ -38,14 +38,14 @@ class AnnDataWriting : public testing::Test {
  protected:
   TemporaryFolder folder_;
   std::filesystem::path in_ = folder_ / "in.h5ad", out_ = folder_ / "out.h5ad";
-  Table counts_ = test::random_counts(kCells, kGenes);
+  Table counts_ = test::random_counts(kCellsIn, kGenesIn);
 
   void SetUp() override {  // obs as anndata 0.7 wrote it
-    Hdf5 file = test::start_h5ad(in_, kCells, test::gene_ids(kGenes));
+    Hdf5 file = test::start_h5ad(in_, kCellsIn, test::gene_ids(kGenesIn));
     test::put_sparse(file, "X", counts_, test::Axis::cells, {.gzip = 4});
     const Hdf5 obs = file.at("obs");
     const Hdf5 categories = obs.write_strings("__categories/old", Texts{"z", "a"});
-    std::vector<std::int8_t> codes(kCells, 1);
+    std::vector<std::int8_t> codes(kCellsIn, 1);
     codes[0] = -1;
     obs.write<std::int8_t>("old", codes).set_reference("categories", categories);
     obs.set("encoding-version", "0.1.0");
@@ -59,17 +59,17 @@ class AnnDataWriting : public testing::Test {
 TEST_F(AnnDataWriting, ResultsAreAddedAndTheRestStays) {
   const std::string before = bytes_of(in_);
   AnnDataWriter writer = copy();
-  Codes codes(kCells, 2);
+  Codes codes(kCellsIn, 2);
   codes[1] = -1;
   writer.obs("label", Categorical{codes, {"second", "first", "third"}, Ordered::no});
-  std::vector<float> scores(kCells, 0.25f);
+  std::vector<float> scores(kCellsIn, 0.25f);
   writer.obs("score", std::span<const float>(scores));
-  const Texts reasons(kCells, "ok");
+  const Texts reasons(kCellsIn, "ok");
   writer.obs("reason", std::span<const std::string>(reasons));
-  const std::vector<H5Bool> flags(kCells, H5Bool::yes);
+  const std::vector<H5Bool> flags(kCellsIn, H5Bool::yes);
   writer.obs("unassigned", std::span<const H5Bool>(flags));
   const Hdf5 z = writer.obsm("X_z", 3);
-  for (std::uint64_t cell = 0; cell < kCells; cell += 11) z.write_rows<float>(cell, std::vector<float>(33, static_cast<float>(cell)));
+  for (std::uint64_t cell = 0; cell < kCellsIn; cell += 11) z.write_rows<float>(cell, std::vector<float>(33, static_cast<float>(cell)));
   writer.uns("langcell", {{"alpha", 0.1}, {"texts", {"a", "b/c"}}, {"deep", {{"n", 3}, {"none", nullptr}}}});
   writer.commit();
 
@@ -85,17 +85,17 @@ TEST_F(AnnDataWriting, ResultsAreAddedAndTheRestStays) {
   EXPECT_EQ(obs.group().text("encoding-version"), "0.1.0");
   EXPECT_EQ(file.at("obs/score").read<float>(), scores);
   EXPECT_EQ(file.at("obs/unassigned").kind(), H5Kind::boolean);
-  EXPECT_EQ(file.at("obsm/X_z").shape(), (Hdf5::Shape{kCells, 3}));
+  EXPECT_EQ(file.at("obsm/X_z").shape(), (Hdf5::Shape{kCellsIn, 3}));
   EXPECT_EQ(file.at("obsm/X_z").read_rows<float>(12, 13), (std::vector<float>{11, 11, 11}));
   EXPECT_EQ(file.at("uns/langcell/texts").read_strings(), (Texts{"a", "b/c"}));
   EXPECT_EQ(file.at("uns/langcell/deep/n").read<int>(), std::vector<int>{3});
   EXPECT_FALSE(file.has("uns/langcell/deep/none"));
   EXPECT_EQ(file.at("stranger").text("unknown"), "kept");
-  EXPECT_EQ(open_counts(out_).read_rows(0, kCells).values, open_counts(in_).read_rows(0, kCells).values);
+  EXPECT_EQ(open_counts(out_).read_rows(0, kCellsIn).values, open_counts(in_).read_rows(0, kCellsIn).values);
 }
 
 TEST_F(AnnDataWriting, AKeyThatIsThereNeedsOverwrite) {
-  const std::vector<float> ones(kCells, 1.0f);
+  const std::vector<float> ones(kCellsIn, 1.0f);
   {
     AnnDataWriter writer = copy();
     EXPECT_TRUE(holds(message_of<UsageError>([&] { writer.obs("old", std::span<const float>(ones)); }), "obs/old is in the input already"));
@@ -108,7 +108,7 @@ TEST_F(AnnDataWriting, AKeyThatIsThereNeedsOverwrite) {
   writer.commit();
   const Frame obs(Hdf5::open(out_).at("obs"));
   EXPECT_EQ(obs.columns(), Texts{"old"});
-  EXPECT_EQ(obs.numbers("old"), std::vector<double>(kCells, 1.0));
+  EXPECT_EQ(obs.numbers("old"), std::vector<double>(kCellsIn, 1.0));
 }
 
 TEST_F(AnnDataWriting, NothingIsLeftWithoutCommitAndNothingIsOverwrittenUnasked) {
@@ -143,24 +143,24 @@ TEST_F(AnnDataWriting, PresentKeysAreFoundBeforehand) {
 
 TEST_F(AnnDataWriting, AFreshFileHasCountsNamesAndColumns) {
   Texts symbols;
-  for (std::uint64_t gene = 0; gene < kGenes; ++gene) symbols.push_back(fmt::format("G{}", gene));
+  for (std::uint64_t gene = 0; gene < kGenesIn; ++gene) symbols.push_back(fmt::format("G{}", gene));
   AnnDataWriter writer =
-      AnnDataWriter::fresh({test::cell_names(kCells), test::gene_ids(kGenes), {{"gene_name", symbols}}}, out_, Existing::refuse);
+      AnnDataWriter::fresh({test::cell_names(kCellsIn), test::gene_ids(kGenesIn), {{"gene_name", symbols}}}, out_, Existing::refuse);
   const CountMatrix source = open_counts(in_);
   source.for_each_block(10, [&](const CsrBlock& block) { writer.append_x(block); });
-  writer.obs("type", categorical_of(Texts(kCells, "x")));
+  writer.obs("type", categorical_of(Texts(kCellsIn, "x")));
   writer.commit();
   const CountMatrix found = open_counts(out_);
   EXPECT_EQ(found.gene_names(), symbols);
-  EXPECT_EQ(found.cells().names(), test::cell_names(kCells));
+  EXPECT_EQ(found.cells().names(), test::cell_names(kCellsIn));
   EXPECT_EQ(found.cells().categorical("type").categories, Texts{"x"});
-  EXPECT_EQ(found.read_rows(0, kCells).values, source.read_rows(0, kCells).values);
-  EXPECT_EQ(found.read_rows(0, kCells).genes, source.read_rows(0, kCells).genes);
+  EXPECT_EQ(found.read_rows(0, kCellsIn).values, source.read_rows(0, kCellsIn).values);
+  EXPECT_EQ(found.read_rows(0, kCellsIn).genes, source.read_rows(0, kCellsIn).genes);
 }
 
 TEST_F(AnnDataWriting, AFreshFileWithRowsMissingIsNotCommitted) {
-  AnnDataWriter writer = AnnDataWriter::fresh({test::cell_names(kCells), test::gene_ids(kGenes)}, out_, Existing::refuse);
-  writer.append_x(open_counts(in_).read_rows(0, kCells - 1));
+  AnnDataWriter writer = AnnDataWriter::fresh({test::cell_names(kCellsIn), test::gene_ids(kGenesIn)}, out_, Existing::refuse);
+  writer.append_x(open_counts(in_).read_rows(0, kCellsIn - 1));
   EXPECT_TRUE(holds(message_of<ShapeError>([&] { writer.commit(); }), "wanted 33 rows, got 32"));
 }
 
@@ -169,10 +169,10 @@ TEST_F(AnnDataWriting, JsonOfAnotherFormIsRefused) {
   EXPECT_TRUE(holds(message_of<ShapeError>([&] { writer.uns("a", {{"x/y", 1}}); }), "'x/y'"));
   EXPECT_TRUE(holds(message_of<ShapeError>([&] { writer.uns("b", {{"mixed", {1, "two"}}}); }), "one kind"));
   EXPECT_TRUE(holds(message_of<ShapeError>([&] {
-                      writer.obs("twice", Categorical{Codes(kCells, 0), {"a", "a"}, Ordered::no});
+                      writer.obs("twice", Categorical{Codes(kCellsIn, 0), {"a", "a"}, Ordered::no});
                     }),
                     "distinct categories"));
-  const std::vector<float> few(kCells - 1);
+  const std::vector<float> few(kCellsIn - 1);
   EXPECT_TRUE(holds(message_of<ShapeError>([&] { writer.obs("few", std::span<const float>(few)); }), "wanted 33 entries, got 32"));
 }
 
@@ -182,7 +182,7 @@ TEST_F(AnnDataWriting, ChosenCellsKeepTheirRowsInEveryForm) {
   Hdf5 file = Hdf5::edit(in_);
   test::put_sparse<double, std::int64_t>(file, "layers/csc", counts_, test::Axis::genes);
   test::put_dense<std::uint16_t>(file, "layers/dense", counts_);
-  const Table square = test::random_counts(kCells, kCells);
+  const Table square = test::random_counts(kCellsIn, kCellsIn);
   test::put_sparse(file, "obsp/csr", square);
   test::put_sparse(file, "obsp/csc", square, test::Axis::genes);
   test::put_dense(file, "obsp/dense", square);
@@ -212,7 +212,7 @@ TEST_F(AnnDataWriting, ChosenCellsKeepTheirRowsInEveryForm) {
         EXPECT_EQ(found.at(row, column), table.at(rows[row], columns[column])) << path;
   };
   std::vector<std::uint64_t> genes;
-  for (std::uint64_t gene = 0; gene < kGenes; ++gene) genes.push_back(gene);
+  for (std::uint64_t gene = 0; gene < kGenesIn; ++gene) genes.push_back(gene);
   for (const char* path : {"X", "layers/csc", "layers/dense"}) expect_cut(path, counts_, genes);
   for (const char* path : {"obsp/csr", "obsp/csc", "obsp/dense"}) expect_cut(path, square, rows);
 }

@@ -12,19 +12,6 @@
 namespace lc::test {
 namespace {
 
-StepRule everything() {
-  StepRule r;
-  r.stage = 2, r.seed = 3, r.cell_text = 1, r.matching = 1, r.max_cell_tokens = 41;
-  return r;
-}
-
-double relative(const std::vector<float>& a, const std::vector<float>& b) {
-  double d = 0, n = 0;
-  for (std::size_t i = 0; i < a.size(); ++i)
-    d += std::pow(static_cast<double>(a[i]) - b[i], 2), n += std::pow(static_cast<double>(b[i]), 2);
-  return std::sqrt(d / n);
-}
-
 struct Trained {
   std::vector<double> losses;
   std::vector<float> first_gradients, weights;

@@ -12,9 +12,9 @@
 namespace lc::test {
 namespace {
 
-StepRule everything(std::int64_t least_slice) {
-  StepRule r;
-  r.stage = 2, r.seed = 3, r.cell_text = 1, r.matching = 1, r.max_cell_tokens = 41, r.least_slice = least_slice;
+StepRule all_in_slices(std::int64_t least_slice) {
+  StepRule r = everything();
+  r.least_slice = least_slice;
   return r;
 }
 const std::vector<std::string> kNotInStage1 = {"text_bert.*", "text_proj.*", "ctm_head.*"};
@@ -131,9 +131,9 @@ TEST_F(ReducerTest, at_most_six_slices_hold_what_is_trained_once_the_last_declar
 TEST_F(ReducerTest, the_sum_in_slices_has_the_bits_of_one_sum_of_the_whole) {
   for (const int ranks : {2, 3, 4}) {
     how_ = Observed::Sum::whole;
-    const std::vector<Summed> whole = sum(ranks, everything(1));
+    const std::vector<Summed> whole = sum(ranks, all_in_slices(1));
     how_ = Observed::Sum::slices;
-    const std::vector<Summed> few = sum(ranks, everything(Reducer::kLeastSlice)), many = sum(ranks, everything(1));
+    const std::vector<Summed> few = sum(ranks, all_in_slices(Reducer::kLeastSlice)), many = sum(ranks, all_in_slices(1));
     EXPECT_EQ(few[0].slices.size(), 2u);
     EXPECT_GE(many[0].slices.size(), 4u);
     for (const Summed& s : many) EXPECT_EQ(s.gradients, whole[0].gradients) << ranks;
@@ -143,7 +143,7 @@ TEST_F(ReducerTest, the_sum_in_slices_has_the_bits_of_one_sum_of_the_whole) {
 }
 
 TEST_F(ReducerTest, sums_begin_while_backward_goes_on) {
-  const Summed s = sum(2, everything(1))[0];
+  const Summed s = sum(2, all_in_slices(1))[0];
   const GradientSlice& last = s.slices.back();
   const auto numbers = [&](const std::vector<float>& arena) {
     return std::vector<float>(arena.begin() + last.begin, arena.begin() + last.end);
@@ -152,7 +152,7 @@ TEST_F(ReducerTest, sums_begin_while_backward_goes_on) {
 }
 
 TEST_F(ReducerTest, frozen_weights_are_left_out) {
-  StepRule rule = everything(1);
+  StepRule rule = all_in_slices(1);
   rule.stage = 1, rule.cell_text = rule.matching = 0;
   const SmallModel m(corpus_);
   const std::int64_t text = m.model->parameters().find("text_bert.embeddings.word_embeddings.weight")->offset;
@@ -164,10 +164,10 @@ TEST_F(ReducerTest, frozen_weights_are_left_out) {
 }
 
 TEST_F(ReducerTest, of_several_micro_batches_the_last_alone_is_followed) {
-  const std::vector<Summed> once = sum(2, everything(1)), three = sum(2, everything(1), {}, 24, 3);
+  const std::vector<Summed> once = sum(2, all_in_slices(1)), three = sum(2, all_in_slices(1), {}, 24, 3);
   EXPECT_EQ(pairs(three[0].slices), pairs(once[0].slices));
   EXPECT_EQ(three[1].ends, 1);
-  EXPECT_EQ(three[1].gradients, sum(2, everything(Reducer::kLeastSlice), {}, 24, 3)[0].gradients);
+  EXPECT_EQ(three[1].gradients, sum(2, all_in_slices(Reducer::kLeastSlice), {}, 24, 3)[0].gradients);
   double difference = 0, size = 0;
   for (std::size_t i = 0; i < three[0].gradients.size(); ++i)
     difference += std::pow(three[0].gradients[i] - once[0].gradients[i], 2), size += std::pow(once[0].gradients[i], 2);
@@ -176,14 +176,14 @@ TEST_F(ReducerTest, of_several_micro_batches_the_last_alone_is_followed) {
 
 // Three cells for four ranks, one of them without a text: nobody's order depends on its own work.
 TEST_F(ReducerTest, every_rank_sums_the_same_slices_in_the_same_order) {
-  const std::vector<Summed> all = sum(4, everything(1), {}, 3);
+  const std::vector<Summed> all = sum(4, all_in_slices(1), {}, 3);
   for (const Summed& s : all) {
     EXPECT_EQ(pairs(s.slices), pairs(all[0].slices));
     EXPECT_EQ(s.gradients, all[0].gradients);
   }
 }
 
-TEST_F(ReducerTest, one_rank_sums_nothing) { EXPECT_TRUE(sum(1, everything(1))[0].slices.empty()); }
+TEST_F(ReducerTest, one_rank_sums_nothing) { EXPECT_TRUE(sum(1, all_in_slices(1))[0].slices.empty()); }
 
 }  // namespace
 }  // namespace lc::test

@@ -1,5 +1,6 @@
 // A corpus of made-up cells in which each group prefers genes of its own: enough for a model to learn from in seconds.
 #pragma once
+#include <cmath>
 #include <random>
 #include <string>
 #include <vector>
@@ -9,6 +10,7 @@
 #include "models/langcell/langcell.h"
 #include "tests/support/test_data.h"
 #include "train/dataset.h"
+#include "train/step.h"
 
 namespace lc::test {
 
@@ -73,5 +75,20 @@ struct SmallModel {  // tiny, on the corpus, ready to train
     return numbers;
   }
 };
+
+// Every objective of stage 2.
+inline StepRule everything(int max_cell_tokens = 41) {
+  StepRule r;
+  r.stage = 2, r.seed = 3, r.cell_text = 1, r.matching = 1, r.max_cell_tokens = max_cell_tokens;
+  return r;
+}
+
+// |a - b| / |b|.
+inline double relative(const std::vector<float>& a, const std::vector<float>& b) {
+  double d = 0, n = 0;
+  for (std::size_t i = 0; i < a.size(); ++i)
+    d += std::pow(static_cast<double>(a[i]) - b[i], 2), n += std::pow(static_cast<double>(b[i]), 2);
+  return std::sqrt(d / n);
+}
 
 }  // namespace lc::test

@@ -15,12 +15,6 @@
 namespace lc::test {
 namespace {
 
-StepRule everything() {
-  StepRule r;
-  r.stage = 2, r.seed = 3, r.cell_text = 1, r.matching = 1, r.max_cell_tokens = 41;
-  return r;
-}
-
 std::vector<Samples> pieces(std::int64_t cells, std::int64_t micro_batches) {
   std::vector<Samples> all(static_cast<std::size_t>(micro_batches));
   for (std::int64_t c = 0; c < cells; ++c) all[c * micro_batches / cells].push_back(c);
@@ -37,13 +31,6 @@ Outcome one_step(const StepRule& rule, const std::vector<Samples>& micro, DType 
   const auto alone = comm_alone();
   const StepResult r = Step(*m.model, m.data, *alone, rule).run(5, micro, 1e-3f);
   return {r, m.gradients(), m.weights()};
-}
-
-double relative(const std::vector<float>& a, const std::vector<float>& b) {
-  double d = 0, n = 0;
-  for (std::size_t i = 0; i < a.size(); ++i)
-    d += std::pow(static_cast<double>(a[i]) - b[i], 2), n += std::pow(static_cast<double>(b[i]), 2);
-  return std::sqrt(d / n);
 }
 
 TEST(step, accumulation_changes_neither_losses_nor_gradients) {

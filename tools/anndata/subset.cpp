@@ -15,11 +15,11 @@ namespace lc {
 
 namespace {
 
-constexpr std::int64_t kSliceItems = std::int64_t{1} << 22;  // entries of a sparse matrix held at once
+constexpr std::int64_t kEntriesAtOnce = std::int64_t{1} << 22;  // entries of a sparse matrix held at once
 
 // The chosen rows, as the pieces need them.
-struct Chosen {
-  explicit Chosen(std::span<const std::uint64_t> rows_, std::uint64_t all) : rows(rows_), new_row(all, -1) {
+struct ChosenRows {
+  explicit ChosenRows(std::span<const std::uint64_t> rows_, std::uint64_t all) : rows(rows_), new_row(all, -1) {
     for (size_t i = 0; i < rows.size(); ++i) {
       if (rows[i] >= all || (i > 0 && rows[i] <= rows[i - 1])) throw ShapeError(fmt::format("subset: wanted ascending rows below {}", all));
       new_row[rows[i]] = static_cast<std::int64_t>(i);
@@ -250,14 +250,14 @@ class Subset {
     for (const H5Range& range : majors) {
       for (std::uint64_t first = range.begin, last = first; first < range.end; first = last) {
         do ++last;
-        while (last < range.end && pointers[last + 1] - pointers[first] <= kSliceItems);
+        while (last < range.end && pointers[last + 1] - pointers[first] <= kEntriesAtOnce);
         f(first, last);
       }
     }
   }
 
   Hdf5 in_, out_;
-  Chosen chosen_;
+  ChosenRows chosen_;
   std::vector<std::string> left_out_;
 };
 

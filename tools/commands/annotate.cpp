@@ -19,7 +19,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-struct Flags {
+struct AnnotateFlags {
   Common common;
   CountsFlags counts;
   fs::path input, model, texts, out;
@@ -57,7 +57,8 @@ Categorical some_of(const std::vector<std::int32_t>& codes, const std::vector<st
   return out;
 }
 
-nlohmann::ordered_json facts(const Flags& f, const LoadedModel& model, const Texts& texts, const CellRun& run, const CountMatrix& counts) {
+nlohmann::ordered_json facts(const AnnotateFlags& f, const LoadedModel& model, const Texts& texts, const CellRun& run,
+                             const CountMatrix& counts) {
   nlohmann::ordered_json described = nlohmann::ordered_json::object();
   for (std::size_t i = 0; i < texts.labels.size(); ++i) {
     if (texts.labels[i].texts.size() == 1)
@@ -90,7 +91,7 @@ std::vector<T> column(const std::vector<CellLabel>& labels, F&& f) {
   return out;
 }
 
-void write(Results& out, const Flags& f, const nlohmann::ordered_json& about, const Texts& texts, const CellRun& run,
+void write(Results& out, const AnnotateFlags& f, const nlohmann::ordered_json& about, const Texts& texts, const CellRun& run,
            const std::vector<CellLabel>& labels) {
   std::vector<std::string> names;
   for (const LabelTexts& l : texts.labels) names.push_back(l.label);
@@ -125,7 +126,7 @@ void write(Results& out, const Flags& f, const nlohmann::ordered_json& about, co
   out.commit();
 }
 
-void summarise(const Flags& f, const Texts& texts, const std::vector<CellLabel>& labels) {
+void summarise(const AnnotateFlags& f, const Texts& texts, const std::vector<CellLabel>& labels) {
   std::vector<std::size_t> count(texts.labels.size(), 0), sure(texts.labels.size(), 0);
   std::size_t unassigned = 0;
   for (const CellLabel& l : labels) {
@@ -155,7 +156,7 @@ void summarise(const Flags& f, const Texts& texts, const std::vector<CellLabel>&
                      unassigned, labels.size()));
 }
 
-void run_annotate(const Flags& f) {
+void run_annotate(const AnnotateFlags& f) {
   begin(f.common);
   if (f.prefix.empty() || f.prefix.find('/') != std::string::npos)
     throw UsageError(fmt::format("--prefix: wanted a name without '/', got '{}'", f.prefix));
@@ -192,28 +193,26 @@ void run_annotate(const Flags& f) {
 
 }  // namespace
 
-void register_annotate(CLI::App& program) {
-  CLI::App* c =
+void register_annotate(Command program) {
+  Command c =
       add_command(program, "annotate", "label cells by texts the model may never have seen (scores compare only within one list of texts)",
                   "langcell annotate new.h5ad --model model --texts types.json --out labelled.h5ad");
-  const auto f = std::make_shared<Flags>();
-  c->add_option("IN", f->input, "cells (.h5ad, 10x .h5 or MTX folder)")->required();
-  c->add_option("--model", f->model, "a model folder")->required()->type_name("DIR");
-  c->add_option("--texts", f->texts, "label to text, or list of texts (JSON)")->required()->type_name("T.json");
-  c->add_option("--out", f->out, "the input plus results (.h5ad), or results alone (.tsv, .tsv.gz, .npz)")->required()->type_name("OUT");
-  c->add_option("--alpha", f->alpha, "weight of similarity; 1 - alpha that of matching")
-      ->check(CLI::Range(0.0, 1.0))
-      ->capture_default_str();
-  c->add_option("--score", f->score, "published: softmax over match probabilities; logit: over match logits")
-      ->check(CLI::IsMember({"published", "logit"}))
-      ->capture_default_str();
-  c->add_option("--top-k", f->top_k, "match the K most similar texts only; 0: all")->check(CLI::Range(0, 1000000))->capture_default_str();
-  c->add_option("--prefix", f->prefix, "names of the results: PREFIX_label, X_PREFIX, uns/PREFIX")->capture_default_str();
-  c->add_flag("--overwrite", f->overwrite, "replace an existing output and existing result keys");
-  c->add_flag("--dry-run", f->dry_run, "say what would be done and how long it would take; write nothing");
-  add_counts_flags(*c, f->counts);
-  add_common_options(*c, f->common);
-  c->callback([f] { run_annotate(*f); });
+  const auto f = std::make_shared<AnnotateFlags>();
+  c.add_option("IN", f->input, "cells (.h5ad, 10x .h5 or MTX folder)").required();
+  c.add_option("--model", f->model, "a model folder").required().type_name("DIR");
+  c.add_option("--texts", f->texts, "label to text, or list of texts (JSON)").required().type_name("T.json");
+  c.add_option("--out", f->out, "the input plus results (.h5ad), or results alone (.tsv, .tsv.gz, .npz)").required().type_name("OUT");
+  c.add_option("--alpha", f->alpha, "weight of similarity; 1 - alpha that of matching").range(0.0, 1.0).capture_default_str();
+  c.add_option("--score", f->score, "published: softmax over match probabilities; logit: over match logits")
+      .one_of({"published", "logit"})
+      .capture_default_str();
+  c.add_option("--top-k", f->top_k, "match the K most similar texts only; 0: all").range(0, 1000000).capture_default_str();
+  c.add_option("--prefix", f->prefix, "names of the results: PREFIX_label, X_PREFIX, uns/PREFIX").capture_default_str();
+  c.add_flag("--overwrite", f->overwrite, "replace an existing output and existing result keys");
+  c.add_flag("--dry-run", f->dry_run, "say what would be done and how long it would take; write nothing");
+  add_counts_flags(c, f->counts);
+  add_common_options(c, f->common);
+  c.callback([f] { run_annotate(*f); });
 }
 
 }  // namespace lc

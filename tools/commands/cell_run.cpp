@@ -40,9 +40,9 @@ std::vector<std::vector<TokenList>> text_tokens(const LoadedModel& model, const 
   return tokens;
 }
 
-class Progress {
+class CellProgress {
  public:
-  Progress(std::uint64_t begin, std::uint64_t total, const std::function<void(const std::string&)>& say_it)
+  CellProgress(std::uint64_t begin, std::uint64_t total, const std::function<void(const std::string&)>& say_it)
       : begin_(begin), total_(total), say_(say_it) {}
   void at(std::uint64_t done) {
     const auto now = Clock::now();
@@ -186,7 +186,7 @@ void CellRun::run() {
       spool_->done() == cells() ? cells() : spool_->done() / kCellsAtOnce * kCellsAtOnce;  // whole blocks: equal batches
   spool_->begin_at(there);
   if (there > 0) options_.say(fmt::format("{} of {} cells are there from before; going on behind them", there, cells()));
-  Progress progress(there, cells(), options_.say);
+  CellProgress progress(there, cells(), options_.say);
   auto synced = Clock::now();
   for (std::uint64_t begin = there; begin < cells(); begin += kCellsAtOnce) {
     if (StopRequest::asked()) {

@@ -19,15 +19,11 @@
 
 namespace lc {
 
-void add_common_options(CLI::App& command, Common& c) {
-  command.add_option("--device", c.device, "auto, cpu or cuda[:N]")->capture_default_str();
-  command.add_option("--precision", c.precision, "auto, fp32 or bf16")
-      ->check(CLI::IsMember({"auto", "fp32", "bf16"}))
-      ->capture_default_str();
-  command.add_option("--threads", c.threads, "threads; 0: all cores")->check(CLI::Range(0, 4096))->capture_default_str();
-  command.add_option("--seed", c.seed, "seed of everything random")
-      ->check(CLI::Range(std::uint64_t{0}, std::uint64_t{INT64_MAX}))
-      ->capture_default_str();
+void add_common_options(Command command, Common& c) {
+  command.add_option("--device", c.device, "auto, cpu or cuda[:N]").capture_default_str();
+  command.add_option("--precision", c.precision, "auto, fp32 or bf16").one_of({"auto", "fp32", "bf16"}).capture_default_str();
+  command.add_option("--threads", c.threads, "threads; 0: all cores").range(0, 4096).capture_default_str();
+  command.add_option("--seed", c.seed, "seed of everything random").range(std::uint64_t{0}, std::uint64_t{INT64_MAX}).capture_default_str();
   command.add_flag("--quiet", c.quiet, "no progress on standard error");
   command.add_flag("--profile", c.profile, "time, bytes and share of the machine's peak per operator, at the end");
   command.add_flag("--check-finite", c.check_finite, "stop at the first operator that gives a NaN or infinity, and name it");
@@ -85,10 +81,9 @@ static void require_one_process(const std::string& name) {
   }
 }
 
-CLI::App* add_command(CLI::App& program, const std::string& name, const std::string& what, const std::string& example) {
-  CLI::App* command = program.add_subcommand(name, what);
-  if (name != "info" && name != "pretrain") command->parse_complete_callback([name] { require_one_process(name); });
-  command->footer("example:\n  " + example + "\n");
+Command add_command(Command program, const std::string& name, const std::string& what, const std::string& example) {
+  Command command = program.add_command(name, what, example);
+  if (name != "info" && name != "pretrain") command.when_parsed([name] { require_one_process(name); });
   return command;
 }
 

@@ -9,17 +9,17 @@
 
 namespace lc {
 
-void add_counts_flags(CLI::App& command, CountsFlags& flags) {
+void add_counts_flags(Command command, CountsFlags& flags) {
   command.add_option("--layer", flags.layer, "the counts: X, raw/X or the name of a layer (default: the first that is counts)");
   command.add_option("--genome", flags.genome, "of a 10x file with several: the one to read");
   command.add_option("--min-counts", flags.min_counts, "of a 10x file: leave out barcodes with fewer counts")
-      ->check(CLI::Range(std::int64_t{0}, std::int64_t{1} << 40))
-      ->type_name("N");
+      .range(std::int64_t{0}, std::int64_t{1} << 40)
+      .type_name("N");
   command.add_flag("--fractional-counts", flags.fractional_counts, "accept corrected counts that are no integers (SoupX, CellBender)");
   command.add_flag("--gene-names", flags.gene_names, "genes are given as symbols: look them up in the vocabulary");
-  command.add_option("--gene-map", flags.gene_map, "retired or alias ids and symbols, with the current id beside each")->type_name("F.tsv");
+  command.add_option("--gene-map", flags.gene_map, "retired or alias ids and symbols, with the current id beside each").type_name("F.tsv");
   command.add_option("--orthologs", flags.orthologs, "ids of another species, with the human id beside each; one-to-one pairs are used")
-      ->type_name("F.tsv");
+      .type_name("F.tsv");
   command.add_flag("--allow-low-coverage", flags.allow_low_coverage, "go on where the vocabulary knows too little of the file");
 }
 

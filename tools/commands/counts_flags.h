@@ -1,12 +1,12 @@
 // The options of every command that reads counts: which matrix, which genes.
 #pragma once
-#include <CLI/CLI.hpp>
 #include <filesystem>
 #include <span>
 #include <string>
 
 #include "models/langcell/data/gene_vocabulary.h"
 #include "tools/anndata/counts.h"
+#include "tools/commands/options.h"
 
 namespace lc {
 
@@ -19,7 +19,7 @@ struct CountsFlags {
   LowCoverage low_coverage() const { return allow_low_coverage ? LowCoverage::accept : LowCoverage::refuse; }
 };
 
-void add_counts_flags(CLI::App& command, CountsFlags& flags);
+void add_counts_flags(Command command, CountsFlags& flags);
 CountsOptions counts_options(const CountsFlags& flags);  // gene names only where a vocabulary resolves them
 CountsOptions counts_options(const CountsFlags& flags, const GeneVocabulary& vocabulary);
 

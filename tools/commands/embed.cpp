@@ -15,14 +15,14 @@
 namespace lc {
 namespace {
 
-struct Flags {
+struct EmbedFlags {
   Common common;
   CountsFlags counts;
   std::filesystem::path input, model, out;
   bool cls = false, overwrite = false, dry_run = false;
 };
 
-void run_embed(const Flags& f) {
+void run_embed(const EmbedFlags& f) {
   begin(f.common);
   const ResultsSetup results{f.input, f.out, "langcell", f.overwrite ? Existing::replace : Existing::refuse};
   require_results_can_be_written(results, std::vector<std::string>{"obsm/X_langcell", "obsm/X_langcell_cls", "uns/langcell"});
@@ -67,19 +67,19 @@ void run_embed(const Flags& f) {
 
 }  // namespace
 
-void register_embed(CLI::App& program) {
-  CLI::App* c = add_command(program, "embed", "embed cells: unit vectors that neighbours, UMAP and clustering can use",
-                            "langcell embed cells.h5ad --model model --out embedded.h5ad");
-  const auto f = std::make_shared<Flags>();
-  c->add_option("IN", f->input, "cells (.h5ad, 10x .h5 or MTX folder)")->required();
-  c->add_option("--model", f->model, "a model folder")->required()->type_name("DIR");
-  c->add_option("--out", f->out, "the input plus obsm/X_langcell (.h5ad), or the matrix alone (.npz)")->required()->type_name("OUT");
-  c->add_flag("--cls", f->cls, "also obsm/X_langcell_cls, the hidden state of position 0");
-  c->add_flag("--overwrite", f->overwrite, "replace an existing output and existing result keys");
-  c->add_flag("--dry-run", f->dry_run, "say what would be done and how long it would take; write nothing");
-  add_counts_flags(*c, f->counts);
-  add_common_options(*c, f->common);
-  c->callback([f] { run_embed(*f); });
+void register_embed(Command program) {
+  Command c = add_command(program, "embed", "embed cells: unit vectors that neighbours, UMAP and clustering can use",
+                          "langcell embed cells.h5ad --model model --out embedded.h5ad");
+  const auto f = std::make_shared<EmbedFlags>();
+  c.add_option("IN", f->input, "cells (.h5ad, 10x .h5 or MTX folder)").required();
+  c.add_option("--model", f->model, "a model folder").required().type_name("DIR");
+  c.add_option("--out", f->out, "the input plus obsm/X_langcell (.h5ad), or the matrix alone (.npz)").required().type_name("OUT");
+  c.add_flag("--cls", f->cls, "also obsm/X_langcell_cls, the hidden state of position 0");
+  c.add_flag("--overwrite", f->overwrite, "replace an existing output and existing result keys");
+  c.add_flag("--dry-run", f->dry_run, "say what would be done and how long it would take; write nothing");
+  add_counts_flags(c, f->counts);
+  add_common_options(c, f->common);
+  c.callback([f] { run_embed(*f); });
 }
 
 }  // namespace lc

@@ -154,30 +154,29 @@ void evaluate_annotation(const EvaluateOptions& o) {
 
 }  // namespace
 
-void register_evaluate(CLI::App& program) {
+void register_evaluate(Command program) {
   const std::string example = "langcell evaluate annotation labelled.h5ad --truth cell_type --train train.h5ad --metrics metrics.json";
-  CLI::App* evaluate = add_command(program, "evaluate", "how good results are, beside simple methods", example);
-  evaluate->require_subcommand(1);
-  CLI::App* command =
-      add_command(*evaluate, "annotation", "labels against a truth column: accuracy, macro-F1, confusion, per class", example);
+  Command evaluate = add_command(program, "evaluate", "how good results are, beside simple methods", example);
+  evaluate.require_command();
+  Command command = add_command(evaluate, "annotation", "labels against a truth column: accuracy, macro-F1, confusion, per class", example);
   auto o = std::make_shared<EvaluateOptions>();
-  command->add_option("FILE", o->file, "a file that annotate wrote (.h5ad)")->required();
-  command->add_option("--truth", o->truth, "the column of obs with the true labels")->required();
-  command->add_option("--prediction", o->prediction, "the column of obs to judge")->capture_default_str();
-  command->add_option("--train", o->train,
-                      "the cells trained on, with the same truth column: adds majority class, nearest neighbours and logistic regression");
-  command->add_option("--map", o->map, "two columns, tab: label in the file, label of the texts");
-  command->add_option("--texts", o->texts, "the texts that could be chosen; default: the list that annotate noted in the file");
-  command->add_option("--metrics", o->metrics, "write all figures to this JSON file");
-  command->add_option("--report", o->report, "write a self-contained HTML report");
-  command->add_flag("--overwrite", o->overwrite, "replace existing figures and an existing report");
-  command->add_option("--setting", o->setting, "what these cells are to the training cells, for the report: \"seen types, same donor\"");
-  command->add_option("--split-seed", o->split_seed, "seed of the split, recorded with the figures");
-  command->add_option("--seed", o->common.seed, "seed of the principal components' start vector")->capture_default_str();
-  command->add_option("--threads", o->common.threads, "threads; 0: all cores")->check(CLI::Range(0, 4096))->capture_default_str();
-  command->add_flag("--quiet", o->common.quiet, "no progress on standard error");
-  command->add_flag("--json", o->common.json, "the result as one JSON object on standard output");
-  command->callback([o] { evaluate_annotation(*o); });
+  command.add_option("FILE", o->file, "a file that annotate wrote (.h5ad)").required();
+  command.add_option("--truth", o->truth, "the column of obs with the true labels").required();
+  command.add_option("--prediction", o->prediction, "the column of obs to judge").capture_default_str();
+  command.add_option("--train", o->train,
+                     "the cells trained on, with the same truth column: adds majority class, nearest neighbours and logistic regression");
+  command.add_option("--map", o->map, "two columns, tab: label in the file, label of the texts");
+  command.add_option("--texts", o->texts, "the texts that could be chosen; default: the list that annotate noted in the file");
+  command.add_option("--metrics", o->metrics, "write all figures to this JSON file");
+  command.add_option("--report", o->report, "write a self-contained HTML report");
+  command.add_flag("--overwrite", o->overwrite, "replace existing figures and an existing report");
+  command.add_option("--setting", o->setting, "what these cells are to the training cells, for the report: \"seen types, same donor\"");
+  command.add_option("--split-seed", o->split_seed, "seed of the split, recorded with the figures");
+  command.add_option("--seed", o->common.seed, "seed of the principal components' start vector").capture_default_str();
+  command.add_option("--threads", o->common.threads, "threads; 0: all cores").range(0, 4096).capture_default_str();
+  command.add_flag("--quiet", o->common.quiet, "no progress on standard error");
+  command.add_flag("--json", o->common.json, "the result as one JSON object on standard output");
+  command.callback([o] { evaluate_annotation(*o); });
 }
 
 }  // namespace lc

@@ -12,13 +12,13 @@
 namespace lc {
 namespace {
 
-struct Flags {
+struct ExportFlags {
   Common common;
   std::filesystem::path model, out;
   bool overwrite = false;
 };
 
-void run(const Flags& f) {
+void run_export(const ExportFlags& f) {
   begin(f.common);
   require_new(f.out, f.overwrite ? Overwrite::yes : Overwrite::no);
   require_ours(f.out, std::filesystem::path("cell_bert") / "pytorch_model.bin", "--out");
@@ -33,15 +33,15 @@ void run(const Flags& f) {
 
 }  // namespace
 
-void register_export(CLI::App& program) {
-  CLI::App* c = add_command(program, "export", "write a model folder in the layout of the published bundle (torch files)",
-                            "langcell export --model model --out bundle");
-  const auto f = std::make_shared<Flags>();
-  c->add_option("--model", f->model, "the model folder")->required()->type_name("M");
-  c->add_option("--out", f->out, "the folder to write")->required()->type_name("DIR");
-  c->add_flag("--overwrite", f->overwrite, "replace an existing bundle");
-  add_common_options(*c, f->common);
-  c->callback([f] { run(*f); });
+void register_export(Command program) {
+  Command c = add_command(program, "export", "write a model folder in the layout of the published bundle (torch files)",
+                          "langcell export --model model --out bundle");
+  const auto f = std::make_shared<ExportFlags>();
+  c.add_option("--model", f->model, "the model folder").required().type_name("M");
+  c.add_option("--out", f->out, "the folder to write").required().type_name("DIR");
+  c.add_flag("--overwrite", f->overwrite, "replace an existing bundle");
+  add_common_options(c, f->common);
+  c.callback([f] { run_export(*f); });
 }
 
 }  // namespace lc

@@ -18,20 +18,20 @@ namespace {
 namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
 
-struct Flags {
+struct ImportFlags {
   Common common;
   fs::path langcell, cell_model, genes, geneformer_tokens, geneformer_medians, text_vocab, out;
   bool overwrite = false;
 };
 
-GeneVocabulary genes_of(const Flags& f, const fs::path& folder) {
+GeneVocabulary genes_of(const ImportFlags& f, const fs::path& folder) {
   if (!f.geneformer_tokens.empty()) return read_geneformer_dictionaries(f.geneformer_tokens, f.geneformer_medians);
   if (!f.genes.empty()) return GeneVocabulary::read(f.genes);
   if (is_file(folder / "genes.tsv")) return GeneVocabulary::read(folder / "genes.tsv");
   throw UsageError("import: which genes do the tokens stand for? Give --genes G.tsv, or --geneformer-tokens and --geneformer-medians");
 }
 
-fs::path text_vocab_of(const Flags& f) {
+fs::path text_vocab_of(const ImportFlags& f) {
   if (!f.text_vocab.empty()) return f.text_vocab;
   for (const char* place : {"vocab.txt", "text_bert/vocab.txt"}) {
     if (is_file(f.langcell / place)) return f.langcell / place;
@@ -45,7 +45,7 @@ Json json_of(const TensorAccount& a) {
   return {{"part", a.part}, {"loaded", a.loaded}, {"ignored", ignored}, {"new", a.fresh}};
 }
 
-void run(const Flags& f) {
+void run_import(const ImportFlags& f) {
   begin(f.common);
   if (f.langcell.empty() == f.cell_model.empty())
     throw UsageError("import: give either --langcell DIR (a LangCell bundle) or --cell-model DIR (a Geneformer)");
@@ -75,22 +75,21 @@ void run(const Flags& f) {
 
 }  // namespace
 
-void register_import(CLI::App& program) {
-  CLI::App* c = add_command(program, "import", "bring in the published LangCell bundle, or a Geneformer, as a model folder",
-                            "langcell import --langcell bundle --genes genes.tsv --out model");
-  const auto f = std::make_shared<Flags>();
-  c->add_option("--langcell", f->langcell, "a LangCell bundle: cell_bert/, text_bert/, cell_proj.bin, text_proj.bin, ctm_head.bin")
-      ->type_name("DIR");
-  c->add_option("--cell-model", f->cell_model, "a Geneformer V1 folder: config.json and weights; <cls> becomes a new row")
-      ->type_name("DIR");
-  c->add_option("--genes", f->genes, "the genes of its tokens; by default DIR/genes.tsv")->type_name("G.tsv");
-  add_geneformer_options(*c, f->geneformer_tokens, f->geneformer_medians);
-  c->add_option("--text-vocab", f->text_vocab, "WordPiece vocabulary; by default DIR/vocab.txt, then DIR/text_bert/vocab.txt")
-      ->type_name("vocab.txt");
-  c->add_option("--out", f->out, "the model folder to write")->required()->type_name("MODEL");
-  c->add_flag("--overwrite", f->overwrite, "replace an existing model folder");
-  add_common_options(*c, f->common);
-  c->callback([f] { run(*f); });
+void register_import(Command program) {
+  Command c = add_command(program, "import", "bring in the published LangCell bundle, or a Geneformer, as a model folder",
+                          "langcell import --langcell bundle --genes genes.tsv --out model");
+  const auto f = std::make_shared<ImportFlags>();
+  c.add_option("--langcell", f->langcell, "a LangCell bundle: cell_bert/, text_bert/, cell_proj.bin, text_proj.bin, ctm_head.bin")
+      .type_name("DIR");
+  c.add_option("--cell-model", f->cell_model, "a Geneformer V1 folder: config.json and weights; <cls> becomes a new row").type_name("DIR");
+  c.add_option("--genes", f->genes, "the genes of its tokens; by default DIR/genes.tsv").type_name("G.tsv");
+  add_geneformer_options(c, f->geneformer_tokens, f->geneformer_medians);
+  c.add_option("--text-vocab", f->text_vocab, "WordPiece vocabulary; by default DIR/vocab.txt, then DIR/text_bert/vocab.txt")
+      .type_name("vocab.txt");
+  c.add_option("--out", f->out, "the model folder to write").required().type_name("MODEL");
+  c.add_flag("--overwrite", f->overwrite, "replace an existing model folder");
+  add_common_options(c, f->common);
+  c.callback([f] { run_import(*f); });
 }
 
 }  // namespace lc

@@ -23,7 +23,7 @@ namespace {
 namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
 
-struct Flags {
+struct InfoFlags {
   fs::path file;
   bool verify = false, json = false;
 };
@@ -46,7 +46,7 @@ Json machine() {
           {"hdf5", fmt::format("{}.{}.{}", major, minor, release)}};
 }
 
-Json describe_corpus(const fs::path& path, const Flags& f) {
+Json describe_corpus(const fs::path& path, const InfoFlags& f) {
   const Corpus c = Corpus::open(path);
   if (f.verify) c.verify();
   Json inputs = Json::array();
@@ -73,7 +73,7 @@ Json describe_counts(const fs::path& path) {
           {"obs", m.cells().columns()}};
 }
 
-Json describe_model(const fs::path& path, const Flags& f) {
+Json describe_model(const fs::path& path, const InfoFlags& f) {
   const LoadedModel m = load_model(path, {.verify = f.verify ? Verify::hashes : Verify::sizes});
   std::int64_t parameters = 0;
   for (const NamedParameter& p : m.model->parameters().named()) parameters += p.shape.count();
@@ -95,7 +95,7 @@ Json describe_model(const fs::path& path, const Flags& f) {
           {"verified", f.verify}};
 }
 
-Json describe(const Flags& f) {
+Json describe(const InfoFlags& f) {
   const fs::path& p = f.file;
   if (!fs::exists(p)) throw DataError(fmt::format("{}: no such file or folder", p.string()));
   if (fs::is_directory(p)) {
@@ -112,7 +112,7 @@ std::string shown(const Json& value) {
   return value.is_number_float() ? fmt::format("{:.4g}", value.get<double>()) : value.dump();
 }
 
-void run(const Flags& f) {
+void run_info(const InfoFlags& f) {
   const Json facts = f.file.empty() ? machine() : describe(f);
   if (f.json) {
     fmt::print("{}\n", facts.dump());
@@ -130,14 +130,14 @@ void run(const Flags& f) {
 
 }  // namespace
 
-void register_info(CLI::App& program) {
-  CLI::App* c = add_command(program, "info", "what this build and machine are, or what a file or folder is and holds",
-                            "langcell info\n  langcell info model --verify");
-  const auto f = std::make_shared<Flags>();
-  c->add_option("FILE", f->file, "an .h5ad, a corpus, a model folder or a run folder");
-  c->add_flag("--verify", f->verify, "read everything once and compare hashes");
-  c->add_flag("--json", f->json, "one JSON object");
-  c->callback([f] { run(*f); });
+void register_info(Command program) {
+  Command c = add_command(program, "info", "what this build and machine are, or what a file or folder is and holds",
+                          "langcell info\n  langcell info model --verify");
+  const auto f = std::make_shared<InfoFlags>();
+  c.add_option("FILE", f->file, "an .h5ad, a corpus, a model folder or a run folder");
+  c.add_flag("--verify", f->verify, "read everything once and compare hashes");
+  c.add_flag("--json", f->json, "one JSON object");
+  c.callback([f] { run_info(*f); });
 }
 
 }  // namespace lc

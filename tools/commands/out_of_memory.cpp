@@ -22,7 +22,7 @@ void explain(int) {
     munmap(room, kWanted);
     return;
   }
-  [[maybe_unused]] const ssize_t written = write(STDERR_FILENO, kLine.data(), kLine.size());
+  [[maybe_unused]] const ssize_t written = ::write(STDERR_FILENO, kLine.data(), kLine.size());
   _exit(5);
 }
 

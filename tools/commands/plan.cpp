@@ -21,7 +21,7 @@ namespace {
 namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
 
-struct Flags {
+struct PlanFlags {
   Common common;
   fs::path config;
   std::vector<std::string> set;
@@ -49,7 +49,7 @@ class TemporaryFolder {
   fs::path path;
 };
 
-Options options_of(const Flags& f, Device device) {
+Options options_of(const PlanFlags& f, Device device) {
   Options o = f.config.empty() ? parse_options("", f.set) : read_options(f.config, f.set);
   if (f.common.precision != "auto") o.train.precision = f.common.precision;
   if (o.train.precision == "auto") o.train.precision = automatic_precision(Work::training, device) == DType::bf16 ? "bf16" : "fp32";
@@ -61,7 +61,7 @@ Options options_of(const Flags& f, Device device) {
 }
 
 // Some cells are enough to walk steps: what is counted in epochs goes by the number that was given.
-void assume_corpus(const Flags& f, const fs::path& folder, Options& o) {
+void assume_corpus(const PlanFlags& f, const fs::path& folder, Options& o) {
   constexpr std::int64_t kBatches = 2;
   AssumedCorpus a = f.assumed;
   a.cells = o.train.batch_size * kBatches;
@@ -190,7 +190,7 @@ void print_text(const Json& j) {
                bytes_text(j["memory_bytes"].get<double>()));
 }
 
-void run(const Flags& f) {
+void run_plan(const PlanFlags& f) {
   begin(f.common);
   const Queue here = f.gpu.empty() ? queue_of(f.common) : Queue{Device::cuda};
   std::optional<Machine> machine;
@@ -214,33 +214,25 @@ void run(const Flags& f) {
 
 }  // namespace
 
-void register_plan(CLI::App& program) {
-  CLI::App* c =
+void register_plan(Command program) {
+  Command c =
       add_command(program, "plan", "what a run will take: parameters, memory, operations, communication, days",
                   "langcell plan --config run.toml\n  langcell plan --set model.preset=langcell --cells 27000000 --gpus 8 --gpu h200");
-  const auto f = std::make_shared<Flags>();
-  c->add_option("--config", f->config, "configuration (TOML), as of pretrain")->type_name("F.toml");
-  c->add_option("--set", f->set, "override a key")->type_name("key=value")->allow_extra_args(false);
-  c->add_option("--gpu", f->gpu, "plan for a GPU that is not here: h100, h200 or a100; else a short run measures this machine");
-  c->add_option("--ranks,--gpus", f->ranks, "processes, each with its share of a batch")
-      ->check(CLI::Range(1, 1 << 20))
-      ->capture_default_str();
-  c->add_option("--link", f->link, "what a rank sends to the others in a second")->type_name("GB/s")->check(CLI::PositiveNumber);
-  c->add_option("--cells", f->cells, "plan for a corpus of so many cells that is not there yet")->check(CLI::Range(1l, 1l << 48));
-  c->add_option("--cell-tokens", f->assumed.cell_tokens, "of such a corpus: tokens of a cell")
-      ->check(CLI::Range(2, 65536))
-      ->capture_default_str();
-  c->add_option("--genes", f->assumed.genes, "of such a corpus: genes in the vocabulary")
-      ->check(CLI::Range(2, 1 << 24))
-      ->capture_default_str();
-  c->add_option("--texts", f->assumed.texts, "of such a corpus: distinct texts")->check(CLI::Range(0, 1 << 20))->capture_default_str();
-  c->add_option("--text-tokens", f->assumed.text_tokens, "of such a corpus: tokens of a text")
-      ->check(CLI::Range(3, 65536))
-      ->capture_default_str();
-  c->add_option("--seconds", f->seconds, "of the short run, for each stage")->check(CLI::Range(0.1, 3600.0))->capture_default_str();
-  c->add_flag("--memory-only", f->memory_only, "no short run, no times");
-  add_common_options(*c, f->common);
-  c->callback([f] { run(*f); });
+  const auto f = std::make_shared<PlanFlags>();
+  c.add_option("--config", f->config, "configuration (TOML), as of pretrain").type_name("F.toml");
+  c.add_option("--set", f->set, "override a key").type_name("key=value").once_each();
+  c.add_option("--gpu", f->gpu, "plan for a GPU that is not here: h100, h200 or a100; else a short run measures this machine");
+  c.add_option("--ranks,--gpus", f->ranks, "processes, each with its share of a batch").range(1, 1 << 20).capture_default_str();
+  c.add_option("--link", f->link, "what a rank sends to the others in a second").type_name("GB/s").positive();
+  c.add_option("--cells", f->cells, "plan for a corpus of so many cells that is not there yet").range(1l, 1l << 48);
+  c.add_option("--cell-tokens", f->assumed.cell_tokens, "of such a corpus: tokens of a cell").range(2, 65536).capture_default_str();
+  c.add_option("--genes", f->assumed.genes, "of such a corpus: genes in the vocabulary").range(2, 1 << 24).capture_default_str();
+  c.add_option("--texts", f->assumed.texts, "of such a corpus: distinct texts").range(0, 1 << 20).capture_default_str();
+  c.add_option("--text-tokens", f->assumed.text_tokens, "of such a corpus: tokens of a text").range(3, 65536).capture_default_str();
+  c.add_option("--seconds", f->seconds, "of the short run, for each stage").range(0.1, 3600.0).capture_default_str();
+  c.add_flag("--memory-only", f->memory_only, "no short run, no times");
+  add_common_options(c, f->common);
+  c.callback([f] { run_plan(*f); });
 }
 
 }  // namespace lc

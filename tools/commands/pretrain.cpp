@@ -21,14 +21,14 @@
 namespace lc {
 namespace {
 
-struct Flags {
+struct PretrainFlags {
   Common common;
   std::filesystem::path config, run;
   std::vector<std::string> set;
   bool resume = false, seed_given = false;
 };
 
-Options options_of(const Flags& f) {
+Options options_of(const PretrainFlags& f) {
   Options o = f.config.empty() ? parse_options("", f.set) : read_options(f.config, f.set);
   if (f.common.device != "auto") o.train.device = f.common.device;
   if (f.common.precision != "auto") o.train.precision = f.common.precision;
@@ -37,7 +37,7 @@ Options options_of(const Flags& f) {
   return o;
 }
 
-void run_here(const Flags& f, Communicator& ranks, const std::function<void(const Options&)>& configured) {
+void run_here(const PretrainFlags& f, Communicator& ranks, const std::function<void(const Options&)>& configured) {
   PretrainSetup setup;
   setup.options = options_of(f);
   configured(setup.options);
@@ -78,7 +78,7 @@ void run_here(const Flags& f, Communicator& ranks, const std::function<void(cons
 }
 
 // Each rank writes why it ends, one says it. Wrong usage leaves the run folder as it is.
-WatchSetup watch_setup(const Flags& f) {
+WatchSetup watch_setup(const PretrainFlags& f) {
   WatchSetup setup;
   setup.on_end = [&f](const RankEnd& end) {
     if (end.code != UsageError("").exit_code()) record_exit(f.run, {end.rank, end.code, end.reason, end.last});
@@ -89,7 +89,7 @@ WatchSetup watch_setup(const Flags& f) {
 }
 
 // A rank that fails takes the others with it: they would wait for it for ever. A stop on request is all ranks' own.
-void run_watched(const Flags& f, std::unique_ptr<Communicator> several) {
+void run_watched(const PretrainFlags& f, std::unique_ptr<Communicator> several) {
   auto ranks = std::make_unique<Watched>(std::move(several), watch_setup(f));
   const int rank = ranks->rank();
   try {
@@ -107,7 +107,7 @@ void run_watched(const Flags& f, std::unique_ptr<Communicator> several) {
 }
 
 // Why it ended is written down for whoever finds it gone; not what was wrong with the command itself, nor into another process's run.
-void run_alone(const Flags& f, Communicator& alone) {
+void run_alone(const PretrainFlags& f, Communicator& alone) {
   try {
     run_here(f, alone, [](const Options&) {});
   } catch (...) {
@@ -117,7 +117,7 @@ void run_alone(const Flags& f, Communicator& alone) {
   }
 }
 
-void run_pretrain(const Flags& f) {
+void run_pretrain(const PretrainFlags& f) {
   if (launcher(std::getenv) == Launcher::torchrun) queue_of_rank(options_of(f).train.device, std::getenv);  // before they meet for nothing
   auto ranks = launched_ranks(std::getenv);
   if (ranks->size() > 1) return run_watched(f, std::move(ranks));
@@ -126,17 +126,17 @@ void run_pretrain(const Flags& f) {
 
 }  // namespace
 
-void register_pretrain(CLI::App& program) {
-  CLI::App* c = add_command(program, "pretrain", "pre-train a cell and a text encoder on corpora",
-                            "langcell pretrain --config run.toml --run runs/first --set train.batch_size=64");
-  const auto f = std::make_shared<Flags>();
-  c->add_option("--config", f->config, "configuration (TOML); every key has a default")->type_name("F.toml");
-  c->add_option("--run", f->run, "the run folder: log, checkpoints, model, report")->required()->type_name("DIR");
-  c->add_option("--set", f->set, "override a key")->type_name("key=value")->allow_extra_args(false);
-  c->add_flag("--resume", f->resume, "continue from the newest checkpoint; in an empty folder start");
-  add_common_options(*c, f->common);
-  c->callback([f, c] {
-    f->seed_given = c->count("--seed") > 0;
+void register_pretrain(Command program) {
+  Command c = add_command(program, "pretrain", "pre-train a cell and a text encoder on corpora",
+                          "langcell pretrain --config run.toml --run runs/first --set train.batch_size=64");
+  const auto f = std::make_shared<PretrainFlags>();
+  c.add_option("--config", f->config, "configuration (TOML); every key has a default").type_name("F.toml");
+  c.add_option("--run", f->run, "the run folder: log, checkpoints, model, report").required().type_name("DIR");
+  c.add_option("--set", f->set, "override a key").type_name("key=value").once_each();
+  c.add_flag("--resume", f->resume, "continue from the newest checkpoint; in an empty folder start");
+  add_common_options(c, f->common);
+  c.callback([f, c] {
+    f->seed_given = c.given("--seed");
     run_pretrain(*f);
   });
 }

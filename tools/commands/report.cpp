@@ -100,22 +100,22 @@ void write_report(const ReportOptions& o) {
 
 }  // namespace
 
-void register_report(CLI::App& program) {
-  CLI::App* command = add_command(program, "report", "a self-contained HTML page of a run or of an annotated file",
-                                  "langcell report labelled.h5ad --truth cell_type --metrics metrics.json --run run --out report.html");
+void register_report(Command program) {
+  Command command = add_command(program, "report", "a self-contained HTML page of a run or of an annotated file",
+                                "langcell report labelled.h5ad --truth cell_type --metrics metrics.json --run run --out report.html");
   auto o = std::make_shared<ReportOptions>();
-  command->add_option("INPUT", o->input, "a run folder, an annotated .h5ad, or a folder with annotated.h5ad, run/ and metrics.json")
-      ->required();
-  command->add_option("--out", o->out, "the page to write")->required();
-  command->add_option("--truth", o->truth, "the column of obs with the true labels");
-  command->add_option("--prediction", o->prediction, "the column of obs with the labels")->capture_default_str();
-  command->add_option("--map", o->map, "two columns, tab: label in the file, label of the texts");
-  command->add_option("--metrics", o->metrics, "figures that `evaluate --metrics` wrote: shows the baselines");
-  command->add_option("--run", o->run, "the run folder that made the model: adds loss curves and configuration");
-  command->add_option("--setting", o->setting, "what these cells are to the training cells: \"seen types, same donor\"");
-  command->add_flag("--overwrite", o->overwrite, "replace an existing page");
-  command->add_flag("--quiet", o->quiet, "do not print the page's name");
-  command->callback([o] { write_report(*o); });
+  command.add_option("INPUT", o->input, "a run folder, an annotated .h5ad, or a folder with annotated.h5ad, run/ and metrics.json")
+      .required();
+  command.add_option("--out", o->out, "the page to write").required();
+  command.add_option("--truth", o->truth, "the column of obs with the true labels");
+  command.add_option("--prediction", o->prediction, "the column of obs with the labels").capture_default_str();
+  command.add_option("--map", o->map, "two columns, tab: label in the file, label of the texts");
+  command.add_option("--metrics", o->metrics, "figures that `evaluate --metrics` wrote: shows the baselines");
+  command.add_option("--run", o->run, "the run folder that made the model: adds loss curves and configuration");
+  command.add_option("--setting", o->setting, "what these cells are to the training cells: \"seen types, same donor\"");
+  command.add_flag("--overwrite", o->overwrite, "replace an existing page");
+  command.add_flag("--quiet", o->quiet, "do not print the page's name");
+  command.callback([o] { write_report(*o); });
 }
 
 }  // namespace lc

@@ -20,7 +20,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::uint64_t kCellsAtOnce = 2048;
+constexpr std::uint64_t kRowsAtOnce = 2048;
 
 class AnnDataResults final : public Results {
  public:
@@ -31,8 +31,8 @@ class AnnDataResults final : public Results {
   void obsm(std::string_view name, std::uint64_t width, const Rows& rows) override {
     const Hdf5 matrix = writer_.obsm(name, width);
     std::vector<float> some;
-    for (std::uint64_t begin = 0; begin < cells_; begin += kCellsAtOnce) {
-      const std::uint64_t end = std::min(begin + kCellsAtOnce, cells_);
+    for (std::uint64_t begin = 0; begin < cells_; begin += kRowsAtOnce) {
+      const std::uint64_t end = std::min(begin + kRowsAtOnce, cells_);
       some.resize((end - begin) * width);
       rows(begin, end, some.data());
       matrix.write_rows<float>(begin, some);
@@ -49,7 +49,7 @@ class AnnDataResults final : public Results {
 AnnDataWriter new_anndata(const ResultsSetup& setup, const CountMatrix& counts) {
   AnnDataWriter writer =
       AnnDataWriter::fresh({counts.cells().names(), counts.gene_ids(), {{"gene_name", counts.gene_names()}}}, setup.out, setup.existing);
-  counts.for_each_block(kCellsAtOnce, [&](const CsrBlock& block) { writer.append_x(block); });
+  counts.for_each_block(kRowsAtOnce, [&](const CsrBlock& block) { writer.append_x(block); });
   return writer;
 }
 

@@ -202,36 +202,36 @@ void run_simulate(const SimulateOptions& options) {
 
 }  // namespace
 
-void register_simulate(CLI::App& program) {
+void register_simulate(Command program) {
   const auto options = std::make_shared<SimulateOptions>();
-  CLI::App* command = add_command(program, "simulate", "a realistic count matrix with known cell types, donors and texts",
-                                  "langcell simulate --out cells.h5ad --texts texts.json --cells 3000 --types 8 --seed 1\n"
-                                  "  langcell simulate --tokens-only --out corpora --texts texts.json --cells 10000000");
-  command->add_option("--out", options->out, "the .h5ad to write; with --tokens-only a folder of corpora")->required();
-  command->add_option("--texts", options->texts, "the T.json to write: one text for each cell type")->required();
+  Command command = add_command(program, "simulate", "a realistic count matrix with known cell types, donors and texts",
+                                "langcell simulate --out cells.h5ad --texts texts.json --cells 3000 --types 8 --seed 1\n"
+                                "  langcell simulate --tokens-only --out corpora --texts texts.json --cells 10000000");
+  command.add_option("--out", options->out, "the .h5ad to write; with --tokens-only a folder of corpora").required();
+  command.add_option("--texts", options->texts, "the T.json to write: one text for each cell type").required();
   command
-      ->add_option("--cells", options->cells,
-                   "number of cells; with one seed, fewer cells are the first of more: hold cells back with 'split'")
-      ->check(CLI::Range(std::uint64_t{1}, std::uint64_t{1'000'000'000}))
-      ->capture_default_str();
-  command->add_option("--genes", options->genes, "number of genes (with --genes-from at most as many as the file has)")
-      ->check(CLI::Range(std::uint64_t{150}, std::uint64_t{100'000}))
-      ->capture_default_str();
-  command->add_option("--types", options->types, "number of cell types")->check(CLI::Range(1, 200))->capture_default_str();
-  command->add_option("--donors", options->donors, "number of donors, each with a batch effect and a composition of its own")
-      ->check(CLI::Range(1, 1000))
-      ->capture_default_str();
-  command->add_flag("--tokens-only", options->tokens_only,
-                    "corpora for 'pretrain' (data.corpus = [\"FOLDER\"]) in place of counts: millions of cells in constant memory");
-  command->add_option("--cells-per-file", options->cells_per_file, "cells of a corpus, with --tokens-only")
-      ->check(CLI::Range(std::uint64_t{1}, std::uint64_t{1'000'000'000}))
-      ->capture_default_str();
-  command->add_option("--genes-from", options->genes_from, "take gene ids and names from this genes.tsv");
-  command->add_option("--seed", options->common.seed, "the same seed gives the same file content")->capture_default_str();
-  command->add_flag("--overwrite", options->overwrite, "replace existing outputs");
-  command->add_flag("--quiet", options->common.quiet, "no progress on standard error");
-  command->add_flag("--json", options->common.json, "the result as one JSON object on standard output");
-  command->callback([options] { run_simulate(*options); });
+      .add_option("--cells", options->cells,
+                  "number of cells; with one seed, fewer cells are the first of more: hold cells back with 'split'")
+      .range(std::uint64_t{1}, std::uint64_t{1'000'000'000})
+      .capture_default_str();
+  command.add_option("--genes", options->genes, "number of genes (with --genes-from at most as many as the file has)")
+      .range(std::uint64_t{150}, std::uint64_t{100'000})
+      .capture_default_str();
+  command.add_option("--types", options->types, "number of cell types").range(1, 200).capture_default_str();
+  command.add_option("--donors", options->donors, "number of donors, each with a batch effect and a composition of its own")
+      .range(1, 1000)
+      .capture_default_str();
+  command.add_flag("--tokens-only", options->tokens_only,
+                   "corpora for 'pretrain' (data.corpus = [\"FOLDER\"]) in place of counts: millions of cells in constant memory");
+  command.add_option("--cells-per-file", options->cells_per_file, "cells of a corpus, with --tokens-only")
+      .range(std::uint64_t{1}, std::uint64_t{1'000'000'000})
+      .capture_default_str();
+  command.add_option("--genes-from", options->genes_from, "take gene ids and names from this genes.tsv");
+  command.add_option("--seed", options->common.seed, "the same seed gives the same file content").capture_default_str();
+  command.add_flag("--overwrite", options->overwrite, "replace existing outputs");
+  command.add_flag("--quiet", options->common.quiet, "no progress on standard error");
+  command.add_flag("--json", options->common.json, "the result as one JSON object on standard output");
+  command.callback([options] { run_simulate(*options); });
 }
 
 }  // namespace lc

@@ -138,22 +138,21 @@ void run_split(const SplitOptions& options) {
 
 }  // namespace
 
-void register_split(CLI::App& program) {
+void register_split(Command program) {
   const auto options = std::make_shared<SplitOptions>();
-  CLI::App* command =
-      add_command(program, "split", "training and test cells, stratified by a label or by whole groups",
-                  "langcell split cells.h5ad --key cell_type --fraction 0.2 --seed 0 --train train.h5ad --test heldout.h5ad");
-  command->add_option("input", options->input, "the .h5ad to split; it is not changed")->required();
-  command->add_option("--key", options->key, "column of obs: every label is divided by the same fraction")->required();
-  command->add_option("--group", options->group, "column of obs whose groups are never divided (donor_id)");
-  command->add_option("--fraction", options->fraction, "share of test cells")->check(CLI::Range(0.001, 0.999))->capture_default_str();
-  command->add_option("--train", options->train, "the .h5ad of training cells")->required();
-  command->add_option("--test", options->test, "the .h5ad of test cells")->required();
-  command->add_option("--seed", options->common.seed, "the same seed gives the same split")->capture_default_str();
-  command->add_flag("--overwrite", options->overwrite, "replace existing outputs");
-  command->add_flag("--quiet", options->common.quiet, "no progress on standard error");
-  command->add_flag("--json", options->common.json, "the result as one JSON object on standard output");
-  command->callback([options] { run_split(*options); });
+  Command command = add_command(program, "split", "training and test cells, stratified by a label or by whole groups",
+                                "langcell split cells.h5ad --key cell_type --fraction 0.2 --seed 0 --train train.h5ad --test heldout.h5ad");
+  command.add_option("input", options->input, "the .h5ad to split; it is not changed").required();
+  command.add_option("--key", options->key, "column of obs: every label is divided by the same fraction").required();
+  command.add_option("--group", options->group, "column of obs whose groups are never divided (donor_id)");
+  command.add_option("--fraction", options->fraction, "share of test cells").range(0.001, 0.999).capture_default_str();
+  command.add_option("--train", options->train, "the .h5ad of training cells").required();
+  command.add_option("--test", options->test, "the .h5ad of test cells").required();
+  command.add_option("--seed", options->common.seed, "the same seed gives the same split").capture_default_str();
+  command.add_flag("--overwrite", options->overwrite, "replace existing outputs");
+  command.add_flag("--quiet", options->common.quiet, "no progress on standard error");
+  command.add_flag("--json", options->common.json, "the result as one JSON object on standard output");
+  command.callback([options] { run_split(*options); });
 }
 
 }  // namespace lc

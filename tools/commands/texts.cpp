@@ -19,7 +19,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-struct Flags {
+struct TextsFlags {
   Common common;
   fs::path obo, from, map, out;
   std::string key, field = "cell type";
@@ -32,7 +32,7 @@ struct Wanted {
   std::uint64_t cells = 0;
 };
 
-std::vector<Wanted> wanted_of(const Flags& f) {
+std::vector<Wanted> wanted_of(const TextsFlags& f) {
   std::vector<Wanted> wanted;
   for (const std::string& term : f.terms) wanted.push_back({term});
   if (f.from.empty()) return wanted;
@@ -45,7 +45,7 @@ std::vector<Wanted> wanted_of(const Flags& f) {
   return wanted;
 }
 
-void run(const Flags& f) {
+void run_texts(const TextsFlags& f) {
   begin(f.common);
   if (f.terms.empty() == f.from.empty()) throw UsageError("texts: give either --terms or --from with --key");
   if (!f.from.empty() && f.key.empty()) throw UsageError("texts: --from needs --key, the column of obs with the labels");
@@ -100,23 +100,23 @@ void run(const Flags& f) {
 
 }  // namespace
 
-void register_texts(CLI::App& program) {
-  CLI::App* c = add_command(program, "texts", "texts for labels from an ontology: name and definition of the term each label means",
-                            "langcell texts --obo cl.obo --from cells.h5ad --key cell_type --out texts.json\n"
-                            "  langcell texts --obo cl.obo --terms CL:0000236 --terms 'natural killer cell' --out texts.json");
-  const auto f = std::make_shared<Flags>();
-  c->add_option("--obo", f->obo, "the ontology")->required()->type_name("F.obo");
-  c->add_option("--terms", f->terms, "a term by id, name or exact synonym; may be given again")->allow_extra_args(false)->type_name("TERM");
-  c->add_option("--from", f->from, "a file whose labels need texts (.h5ad)")->type_name("IN");
-  c->add_option("--key", f->key, "its column of obs with the labels")->type_name("KEY");
-  c->add_option("--map", f->map, "label, tab, term: for labels the ontology does not know")->type_name("M.tsv");
-  c->add_option("--field", f->field, "what the text begins with")->capture_default_str();
-  c->add_option("--out", f->out, "the texts to write")->required()->type_name("T.json");
-  c->add_flag("--allow-missing", f->allow_missing, "leave out labels without a term");
-  c->add_flag("--overwrite", f->overwrite, "replace an existing file");
-  c->add_flag("--quiet", f->common.quiet, "no notes on standard error");
-  c->add_flag("--json", f->common.json, "the result as one JSON object on standard output");
-  c->callback([f] { run(*f); });
+void register_texts(Command program) {
+  Command c = add_command(program, "texts", "texts for labels from an ontology: name and definition of the term each label means",
+                          "langcell texts --obo cl.obo --from cells.h5ad --key cell_type --out texts.json\n"
+                          "  langcell texts --obo cl.obo --terms CL:0000236 --terms 'natural killer cell' --out texts.json");
+  const auto f = std::make_shared<TextsFlags>();
+  c.add_option("--obo", f->obo, "the ontology").required().type_name("F.obo");
+  c.add_option("--terms", f->terms, "a term by id, name or exact synonym; may be given again").once_each().type_name("TERM");
+  c.add_option("--from", f->from, "a file whose labels need texts (.h5ad)").type_name("IN");
+  c.add_option("--key", f->key, "its column of obs with the labels").type_name("KEY");
+  c.add_option("--map", f->map, "label, tab, term: for labels the ontology does not know").type_name("M.tsv");
+  c.add_option("--field", f->field, "what the text begins with").capture_default_str();
+  c.add_option("--out", f->out, "the texts to write").required().type_name("T.json");
+  c.add_flag("--allow-missing", f->allow_missing, "leave out labels without a term");
+  c.add_flag("--overwrite", f->overwrite, "replace an existing file");
+  c.add_flag("--quiet", f->common.quiet, "no notes on standard error");
+  c.add_flag("--json", f->common.json, "the result as one JSON object on standard output");
+  c.callback([f] { run_texts(*f); });
 }
 
 }  // namespace lc

@@ -24,7 +24,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::uint64_t kCellsAtOnce = 1024;
+constexpr std::uint64_t kCellsTokenizedAtOnce = 1024;
 constexpr std::int64_t kGenesToTellApart = 200;  // cells with fewer genes may be equal by chance
 
 // ---- labels, looked at in all files before a count is read
@@ -36,9 +36,9 @@ void require_column(const CellTable& obs, const fs::path& path, const std::strin
 
 // ---- one file
 
-class Progress {
+class TokenizeProgress {
  public:
-  Progress(const TokenizeOptions& options, std::string what, std::uint64_t total)
+  TokenizeProgress(const TokenizeOptions& options, std::string what, std::uint64_t total)
       : options_(options), what_(std::move(what)), total_(total) {}
   void at(std::uint64_t done) {
     const auto now = std::chrono::steady_clock::now();
@@ -120,9 +120,9 @@ CorpusInput add_file(const TokenizeOptions& options, const fs::path& path, Targe
   CorpusInput input = report_input(options, path, counts, tokenizer);
   const CellTable& obs = counts.cells();
   const Columns columns = columns_of(obs, options, target.from_template);
-  Progress progress(options, path.string(), counts.n_cells());
+  TokenizeProgress progress(options, path.string(), counts.n_cells());
   std::vector<std::int64_t> indptr;
-  counts.for_each_block(kCellsAtOnce, [&](const CsrBlock& block) {
+  counts.for_each_block(kCellsTokenizedAtOnce, [&](const CsrBlock& block) {
     indptr.assign(block.offsets.begin(), block.offsets.end());
     const CountBlock view{indptr, block.genes, block.values};
     const CellTokens tokens = tokenizer.encode(view);
@@ -177,7 +177,7 @@ void say_unknown(const FieldWords& words) {
 
 // ---- the command
 
-struct Flags {
+struct TokenizeFlags {
   Common common;
   CountsFlags counts;
   std::vector<fs::path> inputs;
@@ -189,7 +189,7 @@ struct Flags {
   std::int64_t max_genes = 2047;
 };
 
-void show_text_ids(const Flags& flags) {
+void show_text_ids(const TokenizeFlags& flags) {
   const Texts texts = Texts::read(flags.texts);
   const fs::path tower = flags.model / "text_bert", vocabulary = tower / "vocab.txt";
   const WordPiece pieces = WordPiece::read(vocabulary);
@@ -213,7 +213,7 @@ void show_text_ids(const Flags& flags) {
   if (flags.common.json) fmt::print("{}\n", out.dump());
 }
 
-void run(const Flags& flags) {
+void run_tokenize(const TokenizeFlags& flags) {
   begin(flags.common);
   if (flags.inputs.empty()) {
     if (flags.model.empty() || flags.texts.empty())
@@ -333,35 +333,32 @@ std::string funnel_table(const Funnel& funnel) {
   return out;
 }
 
-void register_tokenize(CLI::App& program) {
-  CLI::App* command =
-      add_command(program, "tokenize", "counts and texts to a corpus that pretrain reads",
-                  "langcell tokenize cells.h5ad --genes genes.tsv --texts texts.json --label-key cell_type --out corpus.h5");
-  const auto flags = std::make_shared<Flags>();
-  command->add_option("inputs", flags->inputs, "counts (.h5ad, 10x .h5 or MTX folder)")->type_name("IN");
-  command->add_option("--genes", flags->genes, "the gene vocabulary")->type_name("genes.tsv");
-  command->add_option("--out", flags->out, "the corpus to write")->type_name("C.h5");
-  command->add_option("--texts", flags->texts, "what each label means in words")->type_name("T.json");
-  command->add_option("--label-key", flags->label_key, "column of obs with the labels")->type_name("KEY");
+void register_tokenize(Command program) {
+  Command command = add_command(program, "tokenize", "counts and texts to a corpus that pretrain reads",
+                                "langcell tokenize cells.h5ad --genes genes.tsv --texts texts.json --label-key cell_type --out corpus.h5");
+  const auto flags = std::make_shared<TokenizeFlags>();
+  command.add_option("inputs", flags->inputs, "counts (.h5ad, 10x .h5 or MTX folder)").type_name("IN");
+  command.add_option("--genes", flags->genes, "the gene vocabulary").type_name("genes.tsv");
+  command.add_option("--out", flags->out, "the corpus to write").type_name("C.h5");
+  command.add_option("--texts", flags->texts, "what each label means in words").type_name("T.json");
+  command.add_option("--label-key", flags->label_key, "column of obs with the labels").type_name("KEY");
   command
-      ->add_option("--template", flags->text_template,
-                   "texts from columns of obs: 'default', or a file with a column (tab, its title) on each line")
-      ->type_name("FILE");
-  command->add_option("--obo", flags->obo, "an ontology with the words of the fields and the kinds of cells; may be given again")
-      ->allow_extra_args(false)
-      ->type_name("F.obo");
-  command->add_flag("--cellxgene", flags->cellxgene, "files of CELLxGENE: human, primary data only, texts from the default template");
-  command->add_option("--obs", flags->columns, "a further column of obs to keep, e.g. donor_id for holdout_by")
-      ->allow_extra_args(false)
-      ->type_name("KEY");
-  command->add_option("--max-genes", flags->max_genes, "most genes of a cell")->check(CLI::Range(1, 65535))->capture_default_str();
-  command->add_flag("--allow-missing", flags->allow_missing, "keep cells whose label has no text, without one");
-  command->add_flag("--keep-duplicates", flags->keep_duplicates, "keep cells with equal counts");
-  command->add_option("--model", flags->model, "without files of counts: show the ids this model's text tower reads")->type_name("DIR");
-  command->add_flag("--overwrite", flags->overwrite, "replace an existing corpus");
-  add_counts_flags(*command, flags->counts);
-  add_common_options(*command, flags->common);
-  command->callback([flags] { run(*flags); });
+      .add_option("--template", flags->text_template,
+                  "texts from columns of obs: 'default', or a file with a column (tab, its title) on each line")
+      .type_name("FILE");
+  command.add_option("--obo", flags->obo, "an ontology with the words of the fields and the kinds of cells; may be given again")
+      .once_each()
+      .type_name("F.obo");
+  command.add_flag("--cellxgene", flags->cellxgene, "files of CELLxGENE: human, primary data only, texts from the default template");
+  command.add_option("--obs", flags->columns, "a further column of obs to keep, e.g. donor_id for holdout_by").once_each().type_name("KEY");
+  command.add_option("--max-genes", flags->max_genes, "most genes of a cell").range(1, 65535).capture_default_str();
+  command.add_flag("--allow-missing", flags->allow_missing, "keep cells whose label has no text, without one");
+  command.add_flag("--keep-duplicates", flags->keep_duplicates, "keep cells with equal counts");
+  command.add_option("--model", flags->model, "without files of counts: show the ids this model's text tower reads").type_name("DIR");
+  command.add_flag("--overwrite", flags->overwrite, "replace an existing corpus");
+  add_counts_flags(command, flags->counts);
+  add_common_options(command, flags->common);
+  command.callback([flags] { run_tokenize(*flags); });
 }
 
 }  // namespace lc

@@ -29,7 +29,7 @@ namespace fs = std::filesystem;
 
 const fs::path kSign = fs::path("run") / "config.resolved.toml";  // of a training that began
 
-struct Flags {
+struct TrainFlags {
   Common common;
   CountsFlags counts;
   fs::path input, texts, genes, out, run;
@@ -70,7 +70,7 @@ class NewFolder {
 };
 
 // The recipe with what the options say; a mistake in them is found before a cell is read.
-Options options_of(const Flags& f, const fs::path& corpus) {
+Options options_of(const TrainFlags& f, const fs::path& corpus) {
   std::vector<std::string> set = {fmt::format("model.preset={}", nlohmann::json(f.preset).dump()),
                                   fmt::format("train.seed={}", f.common.seed), "checkpoint.every=250",
                                   fmt::format("data.corpus=[{}]", nlohmann::json(fs::absolute(corpus).string()).dump())};
@@ -92,7 +92,7 @@ bool only_a_corpus(const fs::path& work) {
                                 [](const fs::directory_entry& e) { return e.path().filename().string().starts_with("corpus.h5"); });
 }
 
-void require_outputs(const Flags& f, const fs::path& work, bool goes_on) {
+void require_outputs(const TrainFlags& f, const fs::path& work, bool goes_on) {
   std::error_code unknown;
   if (!goes_on) require_new(f.out, f.overwrite ? Overwrite::yes : Overwrite::no);
   const bool begun = only_a_corpus(work);  // killed before training began: there is nothing to go on with, and nothing to lose
@@ -105,7 +105,7 @@ void require_outputs(const Flags& f, const fs::path& work, bool goes_on) {
     require_not_an_input(goes, std::vector<fs::path>{f.input, f.texts, f.genes});
 }
 
-void make_corpus(const Flags& f, const fs::path& corpus, std::optional<NewFolder>& folder) {
+void make_corpus(const TrainFlags& f, const fs::path& corpus, std::optional<NewFolder>& folder) {
   const auto tell = [&](const std::string& line) { say(f.common, line); };
   TokenizeOptions tokens;
   tokens.inputs = {f.input}, tokens.out = corpus, tokens.texts = Texts::read(f.texts), tokens.label_key = f.label_key,
@@ -129,7 +129,7 @@ void make_corpus(const Flags& f, const fs::path& corpus, std::optional<NewFolder
   }
 }
 
-void run_train(const Flags& f) {
+void run_train(const TrainFlags& f) {
   begin(f.common);
   (void)queue_of(f.common);  // a device that is not there is said before anything is replaced
   const fs::path work = f.run.empty() ? fs::path(f.out.string() + ".run") : f.run, corpus = work / "corpus.h5";
@@ -162,27 +162,27 @@ void run_train(const Flags& f) {
 
 }  // namespace
 
-void register_train(CLI::App& program) {
-  CLI::App* c = add_command(program, "train", "counts and texts in, a model trained from nothing out",
-                            "langcell train cells.h5ad --texts texts.json --label-key cell_type --out model");
-  const auto f = std::make_shared<Flags>();
-  c->add_option("IN", f->input, "cells with labels (.h5ad)")->required();
-  c->add_option("--texts", f->texts, "label to text (JSON)")->required()->type_name("T.json");
-  c->add_option("--label-key", f->label_key, "the column of obs that holds the labels")->required()->type_name("KEY");
-  c->add_option("--out", f->out, "the model folder to write")->required()->type_name("MODEL");
-  c->add_option("--genes", f->genes, "a vocabulary (genes.tsv); default: built from IN")->type_name("G.tsv");
-  c->add_option("--preset", f->preset, "sizes of the model: tiny, small, langcell")->capture_default_str();
-  c->add_option("--steps", f->steps, "optimiser steps, 15 in 100 of them in stage 1; 0: the recipe's, 150 + 850")
-      ->check(CLI::Range(0, 100000000))
-      ->capture_default_str();
-  c->add_option("--run", f->run, "where corpus, log and checkpoints go; default: MODEL.run")->type_name("DIR");
-  c->add_option("--set", f->set, "override a key of the configuration")->type_name("key=value")->allow_extra_args(false);
-  c->add_flag("--allow-missing", f->allow_missing, "cells whose label has no text stay, without one");
-  c->add_flag("--resume", f->resume, "go on with a training that was stopped; starts it where there is none");
-  c->add_flag("--overwrite", f->overwrite, "replace an existing model and run folder");
-  add_counts_flags(*c, f->counts);
-  add_common_options(*c, f->common);
-  c->callback([f] { run_train(*f); });
+void register_train(Command program) {
+  Command c = add_command(program, "train", "counts and texts in, a model trained from nothing out",
+                          "langcell train cells.h5ad --texts texts.json --label-key cell_type --out model");
+  const auto f = std::make_shared<TrainFlags>();
+  c.add_option("IN", f->input, "cells with labels (.h5ad)").required();
+  c.add_option("--texts", f->texts, "label to text (JSON)").required().type_name("T.json");
+  c.add_option("--label-key", f->label_key, "the column of obs that holds the labels").required().type_name("KEY");
+  c.add_option("--out", f->out, "the model folder to write").required().type_name("MODEL");
+  c.add_option("--genes", f->genes, "a vocabulary (genes.tsv); default: built from IN").type_name("G.tsv");
+  c.add_option("--preset", f->preset, "sizes of the model: tiny, small, langcell").capture_default_str();
+  c.add_option("--steps", f->steps, "optimiser steps, 15 in 100 of them in stage 1; 0: the recipe's, 150 + 850")
+      .range(0, 100000000)
+      .capture_default_str();
+  c.add_option("--run", f->run, "where corpus, log and checkpoints go; default: MODEL.run").type_name("DIR");
+  c.add_option("--set", f->set, "override a key of the configuration").type_name("key=value").once_each();
+  c.add_flag("--allow-missing", f->allow_missing, "cells whose label has no text stay, without one");
+  c.add_flag("--resume", f->resume, "go on with a training that was stopped; starts it where there is none");
+  c.add_flag("--overwrite", f->overwrite, "replace an existing model and run folder");
+  add_counts_flags(c, f->counts);
+  add_common_options(c, f->common);
+  c.callback([f] { run_train(*f); });
 }
 
 }  // namespace lc

@@ -20,7 +20,7 @@ namespace lc {
 
 namespace {
 
-constexpr std::uint64_t kCellsAtOnce = 1024;
+constexpr std::uint64_t kCellsCountedAtOnce = 1024;
 
 struct VocabOptions {
   Common common;
@@ -58,7 +58,7 @@ void publish(const VocabOptions& options, AtomicFile& file, const std::string& c
     fmt::print("{:<8}{}\n", key, value.is_string() ? value.get<std::string>() : value.dump());
 }
 
-void run(const VocabOptions& options) {
+void make_vocabulary(const VocabOptions& options) {
   const bool geneformer = !options.geneformer_tokens.empty();
   if (!options.from.empty() + !options.texts.empty() + geneformer != 1) {
     throw UsageError(
@@ -100,7 +100,7 @@ GeneVocabulary gene_vocabulary_of(std::span<const std::filesystem::path> files, 
     const std::uint64_t before = builder.values();
     std::uint64_t seen = 0;
     std::vector<std::int64_t> indptr;
-    counts.for_each_block(kCellsAtOnce, [&](const CsrBlock& block) {
+    counts.for_each_block(kCellsCountedAtOnce, [&](const CsrBlock& block) {
       indptr.assign(block.offsets.begin(), block.offsets.end());
       builder.add({indptr, block.genes, block.values});
       if (seen == 0) require_room(builder, before, static_cast<double>(counts.n_cells()) / static_cast<double>(block.rows()), path, say);
@@ -110,27 +110,26 @@ GeneVocabulary gene_vocabulary_of(std::span<const std::filesystem::path> files, 
   return builder.finish();
 }
 
-void add_geneformer_options(CLI::App& command, std::filesystem::path& tokens, std::filesystem::path& medians) {
-  CLI::Option* first = command.add_option("--geneformer-tokens", tokens, "Geneformer V1's token_dictionary.pkl")->type_name("FILE");
-  CLI::Option* second =
-      command.add_option("--geneformer-medians", medians, "Geneformer V1's gene_median_dictionary.pkl")->type_name("FILE");
-  first->needs(second), second->needs(first);
+void add_geneformer_options(Command command, std::filesystem::path& tokens, std::filesystem::path& medians) {
+  Option first = command.add_option("--geneformer-tokens", tokens, "Geneformer V1's token_dictionary.pkl").type_name("FILE");
+  Option second = command.add_option("--geneformer-medians", medians, "Geneformer V1's gene_median_dictionary.pkl").type_name("FILE");
+  first.needs(second), second.needs(first);
 }
 
-void register_vocab(CLI::App& program) {
-  CLI::App* command =
+void register_vocab(Command program) {
+  Command command =
       add_command(program, "vocab", "make a vocabulary: genes.tsv from counts or Geneformer's dictionaries, or vocab.txt from texts",
                   "langcell vocab --from cells.h5ad --out genes.tsv\n  langcell vocab --texts texts.json --out vocab.txt");
   const auto options = std::make_shared<VocabOptions>();
-  command->add_option("--from", options->from, "counts (.h5ad); medians are exact, over all files")->type_name("IN.h5ad");
-  add_geneformer_options(*command, options->geneformer_tokens, options->geneformer_medians);
-  command->add_option("--texts", options->texts, "texts (label: text)")->type_name("T.json");
-  command->add_option("--out", options->out, "the file to write")->required()->type_name("FILE");
-  command->add_option("--size", options->size, "most pieces of vocab.txt")->check(CLI::Range(200, 1000000))->capture_default_str();
-  command->add_flag("--overwrite", options->overwrite, "replace an existing file");
-  add_counts_flags(*command, options->counts);
-  add_common_options(*command, options->common);
-  command->callback([options] { run(*options); });
+  command.add_option("--from", options->from, "counts (.h5ad); medians are exact, over all files").type_name("IN.h5ad");
+  add_geneformer_options(command, options->geneformer_tokens, options->geneformer_medians);
+  command.add_option("--texts", options->texts, "texts (label: text)").type_name("T.json");
+  command.add_option("--out", options->out, "the file to write").required().type_name("FILE");
+  command.add_option("--size", options->size, "most pieces of vocab.txt").range(200, 1000000).capture_default_str();
+  command.add_flag("--overwrite", options->overwrite, "replace an existing file");
+  add_counts_flags(command, options->counts);
+  add_common_options(command, options->common);
+  command.callback([options] { make_vocabulary(*options); });
 }
 
 }  // namespace lc

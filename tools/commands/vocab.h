@@ -1,6 +1,5 @@
 // Vocabularies from data, for the commands vocab and train.
 #pragma once
-#include <CLI/CLI.hpp>
 #include <filesystem>
 #include <functional>
 #include <span>
@@ -8,6 +7,7 @@
 
 #include "models/langcell/data/gene_vocabulary.h"
 #include "tools/anndata/counts.h"
+#include "tools/commands/options.h"
 
 namespace lc {
 
@@ -16,6 +16,6 @@ GeneVocabulary gene_vocabulary_of(std::span<const std::filesystem::path> files, 
                                   const std::function<void(const std::string&)>& say);
 
 // --geneformer-tokens and --geneformer-medians, which need each other.
-void add_geneformer_options(CLI::App& command, std::filesystem::path& tokens, std::filesystem::path& medians);
+void add_geneformer_options(Command command, std::filesystem::path& tokens, std::filesystem::path& medians);
 
 }  // namespace lc
