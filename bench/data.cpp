@@ -4,17 +4,13 @@
 #include <omp.h>
 
 #include <CLI/CLI.hpp>
-#include <chrono>
 
 #include "engine/hdf5/server.h"
+#include "engine/machine.h"
 #include "models/langcell/data/cell_tokens.h"
 #include "tools/anndata/counts.h"
 
-namespace {
-
-double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
-
-}  // namespace
+namespace {}  // namespace
 
 int main(int argc, char** argv) {
   if (const std::optional<int> code = lc::serve_files(argc, argv)) return *code;
@@ -30,18 +26,18 @@ int main(int argc, char** argv) {
   std::uint64_t cells = 0;
   std::int64_t tokens = 0;
   for (int r = 0; r < repeats; ++r) {
-    const double start = now();
+    const double start = lc::seconds_now();
     const lc::CountMatrix counts = lc::open_counts(file);
-    const double opened = now();
+    const double opened = lc::seconds_now();
     const lc::CellTokenizer tokenizer(vocabulary, counts.gene_ids(), 2047);
     double reading = 0, encoding = 0;
     tokens = 0, cells = counts.n_cells();
     for (std::uint64_t begin = 0; begin < cells; begin += 1024) {
-      const double a = now();
+      const double a = lc::seconds_now();
       const lc::CsrBlock block = counts.read_rows(begin, std::min(cells, begin + 1024));
-      const double b = now();
+      const double b = lc::seconds_now();
       tokens += std::ssize(tokenizer.encode(block.view()).tokens);
-      reading += b - a, encoding += now() - b;
+      reading += b - a, encoding += lc::seconds_now() - b;
     }
     open_best = std::min(open_best, opened - start), read_best = std::min(read_best, reading),
     encode_best = std::min(encode_best, encoding);

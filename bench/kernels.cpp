@@ -5,13 +5,13 @@
 #include <omp.h>
 
 #include <CLI/CLI.hpp>
-#include <chrono>
 #include <cstdlib>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
 #include "engine/atomic_file.h"
 #include "engine/errors.h"
+#include "engine/machine.h"
 #include "engine/memory.h"
 #include "engine/tape.h"
 #include "kernels/cpu/dispatch.h"
@@ -21,9 +21,6 @@
 namespace {
 
 using lc::Tensor;
-using Clock = std::chrono::steady_clock;
-double now() { return std::chrono::duration<double>(Clock::now().time_since_epoch()).count(); }
-
 // Returns when the device has done all that was asked of it: it reads a number back.
 void wait() {
   if (lc::test::test_queue().device == lc::Device::cuda) lc::test::ids_of({0}).to_host<std::int32_t>();
@@ -35,11 +32,11 @@ double median_seconds(double budget, F&& f) {
   const int at_once = lc::test::test_queue().device == lc::Device::cuda ? 20 : 1;
   f(), wait();
   std::vector<double> times;
-  for (const double start = now(); times.size() < 3 || (now() - start < budget && times.size() < 1000);) {
-    const double t = now();
+  for (const double start = lc::seconds_now(); times.size() < 3 || (lc::seconds_now() - start < budget && times.size() < 1000);) {
+    const double t = lc::seconds_now();
     for (int i = 0; i < at_once; ++i) f();
     wait();
-    times.push_back((now() - t) / at_once);
+    times.push_back((lc::seconds_now() - t) / at_once);
   }
   std::nth_element(times.begin(), times.begin() + static_cast<std::ptrdiff_t>(times.size() / 2), times.end());
   return times[times.size() / 2];
@@ -51,7 +48,7 @@ double median_seconds_cold(double budget, F&& f) {
   const lc::Queue& queue = lc::test::test_queue();
   const Tensor other = Tensor::zeros({std::int64_t{64} << 20}, lc::DType::f32, queue);
   std::vector<double> times;
-  for (const double start = now(); times.size() < 5 || (now() - start < budget && times.size() < 200);) {
+  for (const double start = lc::seconds_now(); times.size() < 5 || (lc::seconds_now() - start < budget && times.size() < 200);) {
     other.fill_zero();
     times.push_back(lc::cuda::seconds_of(queue, f));
   }

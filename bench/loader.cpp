@@ -5,7 +5,6 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
-#include <chrono>
 #include <cmath>
 #include <ctime>
 #include <fstream>
@@ -21,8 +20,6 @@
 namespace {
 
 using Json = nlohmann::ordered_json;
-
-double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
 double cpu() {  // seconds this process has computed, beside which others may have run
   timespec t{};
@@ -84,14 +81,14 @@ int main(int argc, char** argv) {
   app.add_flag("--ahead", ahead, "ask for the next batch's tokens while one is packed, as training does");
   CLI11_PARSE(app, argc, argv);
 
-  const double start = now();
+  const double start = lc::seconds_now();
   const lc::Dataset data(files);
-  const double opened = now();
+  const double opened = lc::seconds_now();
   const auto length = [&](std::int64_t cell) { return data.length(cell, 2048); };
   lc::SampleOrder order(lc::CellSet(data.cells(), [](std::int64_t) { return true; }), {0, 1, batch_size, length});
-  const double ordered = now();
+  const double ordered = lc::seconds_now();
   order.batch(0);  // looks for the longest
-  const double begun = now();
+  const double begun = lc::seconds_now();
   std::uint64_t tokens = 0;
   for (const lc::Corpus& corpus : data.corpora()) tokens += corpus.tokens();
   Json result = {{"cells", data.cells()},
@@ -120,10 +117,10 @@ int main(int argc, char** argv) {
   for (const auto& [name, run] : kinds) {
     if (name[0] - '0' > most_kinds) break;
     if (cold) evict(data);
-    const double begin = now(), begin_cpu = cpu();
+    const double begin = lc::seconds_now(), begin_cpu = cpu();
     const std::int64_t before = loader.tokens;
     for (std::int64_t i = 0; i < batches; ++i) run();
-    const double seconds = now() - begin, cpu_seconds = cpu() - begin_cpu, cells = static_cast<double>(batches * batch_size);
+    const double seconds = lc::seconds_now() - begin, cpu_seconds = cpu() - begin_cpu, cells = static_cast<double>(batches * batch_size);
     result["kinds"][name.substr(2)] = {{"cells_per_s", std::llround(cells / seconds)},
                                        {"cells_per_cpu_s", std::llround(cells / cpu_seconds)},
                                        {"tokens_per_s", std::llround(static_cast<double>(loader.tokens - before) / seconds)}};

@@ -7,11 +7,11 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
-#include <chrono>
 #include <nlohmann/json.hpp>
 
 #include "engine/atomic_file.h"
 #include "engine/hdf5/server.h"
+#include "engine/machine.h"
 #include "engine/memory.h"
 #include "engine/tape.h"
 #include "kernels/cpu/dispatch.h"
@@ -21,8 +21,6 @@
 #include "models/langcell/langcell.h"
 
 namespace {
-
-double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
 // The cells that bench/peers/torch_step.py takes too: spread evenly over the lengths of the corpus, grouped by length.
 std::vector<std::vector<std::int64_t>> length_groups(const lc::Corpus& corpus, std::int64_t cells, std::int64_t batch) {
@@ -106,7 +104,7 @@ int main(int argc, char** argv) {
   if (texts > 0) annotator.emplace(model, random_texts(texts, text_tokens, kWords), lc::AnnotateOptions{});
   double best = 1e30;
   for (int r = 0; r <= repeats; ++r) {  // the first pass warms memory and is not counted
-    const double start = now();
+    const double start = lc::seconds_now();
     if (annotator) (*annotator)(cell_tokens);
     for (const lc::Tokens& b : texts > 0 ? std::vector<lc::Tokens>() : batches) {
       lc::PassOptions pass;
@@ -121,7 +119,7 @@ int main(int argc, char** argv) {
       model.parameters().attach(nullptr);
     }
     if (queue.device == lc::Device::cuda) lc::Tensor::scalar(0, queue).item();  // waits until all is done
-    if (r > 0) best = std::min(best, now() - start);
+    if (r > 0) best = std::min(best, lc::seconds_now() - start);
   }
   const std::string what = texts > 0      ? fmt::format("zero-shot by {} texts of {} tokens", texts, text_tokens)
                            : forward_only ? "forward"

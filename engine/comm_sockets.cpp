@@ -27,7 +27,7 @@ namespace {
 using Clock = std::chrono::steady_clock;
 using Bytes = std::vector<std::byte>;
 constexpr int kPorts = 16;
-constexpr std::chrono::milliseconds kPeerAnswers{1000}, kAgain{50};
+constexpr std::chrono::milliseconds kPeerAnswer{1000}, kAgain{50};
 constexpr std::uint64_t kMagic = fnv1a("langcell ranks 1");
 
 class Connection {
@@ -179,7 +179,7 @@ void Sockets::listen_for_all() {
     if (::poll(&one, 1, static_cast<int>(left)) <= 0) continue;
     Connection c(::accept4(listening.descriptor(), nullptr, nullptr, SOCK_CLOEXEC));
     if (!c.is_open()) continue;
-    c.limit(kPeerAnswers);
+    c.limit(kPeerAnswer);
     Hello from;
     if (!c.receive(&from, sizeof from) || !knows(from) || from.rank < 1 || from.rank >= place_.size) continue;
     Connection& peer = peers_[static_cast<std::size_t>(from.rank)];
@@ -200,7 +200,7 @@ void Sockets::listen_for_all() {
 Connection Sockets::call(const addrinfo& where) const {
   Connection c(::socket(where.ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0));
   if (!c.is_open()) return c;
-  c.limit(kPeerAnswers);  // of connect too
+  c.limit(kPeerAnswer);  // of connect too
   Hello own = hello(), answer;
   const bool met = ::connect(c.descriptor(), where.ai_addr, where.ai_addrlen) == 0 && c.send(&own, sizeof own) &&
                    c.receive(&answer, sizeof answer) && knows(answer) && answer.rank == 0;

@@ -20,7 +20,7 @@ using h5::Wire;
 
 namespace {
 
-constexpr std::uint64_t kRowsOfStrings = 65536, kBytesAtOnce = std::uint64_t{32} << 20;
+constexpr std::uint64_t kRowsOfStrings = 65536;
 
 [[noreturn]] void cannot_open(const std::filesystem::path& path, const std::string& why) {
   throw DataError(fmt::format("{}: {}", path.string(), why));

@@ -16,7 +16,7 @@ using kernels::parallel_for;
 
 namespace {
 
-constexpr std::uint64_t kNumbersAtOnce = std::uint64_t{32} << 20, kLargestChunk = std::uint64_t{1} << 30;
+constexpr std::uint64_t kLargestChunk = std::uint64_t{1} << 30;
 constexpr std::uint64_t kKept = std::uint64_t{256} << 20;  // bytes of chunks held for the next read
 constexpr std::uint64_t kWorthAThread = 128 << 10;         // bytes
 constexpr std::uint64_t kSmall = std::uint64_t{64} << 20;  // bytes that any file may claim
@@ -57,7 +57,7 @@ void Hdf5::read_items(H5Item item, std::uint64_t begin, std::uint64_t end, void*
   if (items == 0) return;
   auto* to = static_cast<std::byte*>(out);
   if (read_here(item, {begin, end}, to)) return;
-  const std::uint64_t width = row_items(facts().shape), rows = std::max<std::uint64_t>(kNumbersAtOnce / bytes_of(item) / width, 1);
+  const std::uint64_t width = row_items(facts().shape), rows = std::max<std::uint64_t>(kBytesAtOnce / bytes_of(item) / width, 1);
   for (std::uint64_t from = begin; from < end; from += rows) {
     const auto bytes = ask<std::vector<std::byte>>(Verb::read, item, from, std::min(from + rows, end));
     if (bytes.size() != (std::min(from + rows, end) - from) * width * bytes_of(item))

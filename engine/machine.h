@@ -1,4 +1,4 @@
-// What the floors above the engine may know of the machine: its threads, its instruction set, its measured peak.
+// What the floors above the engine may know of the machine: its threads, its instruction set, its measured peak, its clock.
 #pragma once
 #include <chrono>
 

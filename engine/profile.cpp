@@ -17,7 +17,7 @@ std::map<std::pair<std::string, Direction>, ProfileRow>& table() {
   static std::map<std::pair<std::string, Direction>, ProfileRow> rows;
   return rows;
 }
-const char* word_of(Direction d) { return d == Direction::forward ? "forward" : "backward"; }
+const char* direction_name(Direction d) { return d == Direction::forward ? "forward" : "backward"; }
 double bytes_of(const Tensor& t) { return static_cast<double>(t.shape().count()) * static_cast<double>(size_of(t.dtype())); }
 
 }  // namespace
@@ -70,7 +70,7 @@ std::string profile_table(double peak_gflops, double peak_gbytes) {
     const double gflops = row.flops / row.seconds / 1e9, gbytes = row.bytes / row.seconds / 1e9;
     const std::string share =
         peak_gflops > 0 ? fmt::format("{:.0f}", 100 * std::max(gflops / peak_gflops, gbytes / peak_gbytes)) : std::string("-");
-    text += fmt::format("{:<18} {:<9} {:>8} {:>10.1f} {:>9.1f} {:>8.1f} {:>7}\n", key.first, word_of(key.second), row.calls,
+    text += fmt::format("{:<18} {:<9} {:>8} {:>10.1f} {:>9.1f} {:>8.1f} {:>7}\n", key.first, direction_name(key.second), row.calls,
                         row.seconds * 1e3, gflops, gbytes, share);
   }
   return text;
@@ -85,7 +85,7 @@ void check_finite(const char* name, Direction direction, const Tensor& x) {
   if (bad == values.end()) return;
   const std::int64_t at = bad - values.begin();
   throw NumericalError(fmt::format("{}: {} gave {} in row {}, column {} of {}; it is the first operator with a number that is not finite",
-                                   name, word_of(direction), *bad, at / x.columns(), at % x.columns(), x.shape().text()));
+                                   name, direction_name(direction), *bad, at / x.columns(), at % x.columns(), x.shape().text()));
 }
 
 }  // namespace lc

@@ -104,7 +104,7 @@ PendingStep Step::begin(std::uint32_t number, const std::vector<Samples>& micro_
       parameters.attach(tape.get());
       e = encode(batch.micro[i], tape.get());
     }
-    objectives(batch, batch.micro[i], c, e, step, training ? tape.get() : nullptr);
+    objectives(batch, batch.micro[i], c, e, step);
     if (!training) continue;
     if (i + 1 == batch.micro.size()) reducer.follow(*tape);  // until then gradients still grow
     tape->backward(e.seeds);
@@ -151,79 +151,88 @@ Step::GlobalBatch Step::assemble(const std::vector<Samples>& micro_batches) {
   std::vector<std::int64_t> own;
   for (const Samples& s : micro_batches) own.insert(own.end(), s.begin(), s.end());
   const std::vector<std::int64_t> all = ranks_.all_gather_rows(std::span<const std::int64_t>(own));
-  const std::vector<std::int64_t> before =
+  batch.cells_of_rank =
       ranks_.all_gather_rows(std::span<const std::int64_t>(std::vector<std::int64_t>{static_cast<std::int64_t>(own.size())}));
-  std::int64_t first = 0;
-  for (int r = 0; r < ranks_.rank(); ++r) first += before[r];
-  batch.cells_of_rank = before;
+  const std::vector<std::int64_t> owners = choose_texts(all, batch);
+  const auto texts_before = [&](std::int64_t cell) { return std::ranges::lower_bound(owners, cell) - owners.begin(); };
+  std::int64_t at = 0, first = 0;
+  for (int r = 0; r < ranks_.size(); ++r) {
+    const std::int64_t end = at + batch.cells_of_rank[static_cast<std::size_t>(r)];
+    batch.texts_of_rank.push_back(texts_before(end) - texts_before(at));
+    if (r == ranks_.rank()) first = at;
+    at = end;
+  }
+  for (const Samples& samples : micro_batches) {
+    MicroBatch m;
+    m.first = first, m.count = std::ssize(samples);
+    first += m.count;
+    m.first_text = texts_before(m.first), m.text_count = texts_before(first) - m.first_text;
+    upload_views(samples, m, batch);
+    batch.micro.push_back(std::move(m));
+  }
+  ranks_.all_reduce_sum(std::span<double>(&batch.masked_tokens, 1));
+  batch.data_seconds = seconds_now() - start;
+  return batch;
+}
 
+// Which text each cell of the global batch takes this time, and the distinct ones in the order of their owners: of the cells with a text
+// the one with the smallest sample number. Returns the owners' places, ascending.
+std::vector<std::int64_t> Step::choose_texts(const std::vector<std::int64_t>& cells, GlobalBatch& batch) const {
   ContrastBatch& ids = batch.ids;
-  std::map<TextChoice, std::size_t> owner;  // text → the place of its first owner, the one with the smallest sample number
-  std::vector<TextChoice> text(all.size());
+  std::map<TextChoice, std::int64_t> owner;
+  std::vector<TextChoice> text(cells.size());
   const double field_dropout = update_ == Update::losses_only ? 0 : rule_.field_dropout;
-  for (std::size_t i = 0; i < all.size(); ++i) {
-    ids.samples.push_back(static_cast<std::uint64_t>(all[i]));
-    if (rule_.cells_need_text()) text[i] = data_.text(all[i], chance_, field_dropout);
-    ids.group_of.push_back(text[i].text < 0 ? -1 : data_.group(all[i]));
+  for (std::size_t i = 0; i < cells.size(); ++i) {
+    ids.samples.push_back(static_cast<std::uint64_t>(cells[i]));
+    if (rule_.cells_need_text()) text[i] = data_.text(cells[i], chance_, field_dropout);
+    ids.group_of.push_back(text[i].text < 0 ? -1 : data_.group(cells[i]));
     if (text[i].text < 0) continue;
-    const auto [at, fresh] = owner.emplace(text[i], i);
-    if (!fresh && all[i] < all[at->second]) at->second = i;
+    const auto [at, fresh] = owner.emplace(text[i], static_cast<std::int64_t>(i));
+    if (!fresh && cells[i] < cells[static_cast<std::size_t>(at->second)]) at->second = static_cast<std::int64_t>(i);
   }
   if (rule_.related == RelatedTypes::ignore && data_.knows_types()) {
     ids.related = [this](std::int64_t a, std::int64_t b) {
       return data_.related(static_cast<std::int32_t>(a), static_cast<std::int32_t>(b));
     };
   }
-  std::vector<std::pair<std::size_t, TextChoice>> by_owner;
-  for (const auto& [t, place] : owner) by_owner.push_back({place, t});
-  std::sort(by_owner.begin(), by_owner.end());
+  std::vector<std::int64_t> places;
+  for (const auto& [t, place] : owner) places.push_back(place);
+  std::ranges::sort(places);
   std::map<TextChoice, std::int32_t> index_of;
-  for (const auto& [place, t] : by_owner) {
+  for (const std::int64_t place : places) {
+    const TextChoice& t = text[static_cast<std::size_t>(place)];
     index_of[t] = static_cast<std::int32_t>(batch.texts.size());
-    batch.texts.push_back(t), ids.text_owner.push_back(ids.samples[place]);
+    batch.texts.push_back(t), ids.text_owner.push_back(ids.samples[static_cast<std::size_t>(place)]);
   }
   for (const TextChoice& t : text) ids.text_of.push_back(t.text < 0 ? -1 : index_of[t]);
+  return places;
+}
 
-  const auto begins = [&](std::int64_t at) {
-    return std::lower_bound(by_owner.begin(), by_owner.end(), std::pair{static_cast<std::size_t>(at), TextChoice{}}) - by_owner.begin();
-  };
-  for (std::int64_t r = 0, at = 0; r < ranks_.size(); at += before[r++]) batch.texts_of_rank.push_back(begins(at + before[r]) - begins(at));
-
-  double masked = 0;
-  for (const Samples& samples : micro_batches) {
-    MicroBatch m;
-    m.first = first, m.count = std::ssize(samples);
-    first += m.count;
-    m.first_text = begins(m.first), m.text_count = begins(first) - m.first_text;
-
-    const Sequences a = data_.sequences(samples, rule_.max_cell_tokens, Pass::view_a);
-    Sequences b = a, c = a, texts;
-    for (std::size_t i = 0; i < samples.size(); ++i) {
-      const auto number = static_cast<std::uint64_t>(samples[i]);
-      b.packing.keys[i] = sequence_key(Pass::view_b, number), c.packing.keys[i] = sequence_key(Pass::masked, number);
-    }
-    for (std::int64_t t = m.first_text; t < m.first_text + m.text_count; ++t)
-      texts.add(data_.text_tokens(batch.texts[t]), sequence_key(Pass::text, ids.text_owner[t]));
-    const MaskRule rule{rule_.mask_rate, chance_, data_.vocabulary().size()};
-    const bool shared = rule_.masked_pass == StepRule::MaskedPass::view_b;
-    const auto put = [&](const Sequences& s) {
-      batch.tokens += std::ssize(s.ids);
-      return upload(s, Purpose::training, queue());
-    };
-    if (rule_.cell_cell > 0 || rule_.cells_need_text()) m.view_a = put(a);
-    if (rule_.mgm > 0) {
-      const MaskedSequences chosen = mask_genes(shared ? b : c, rule);
-      m.masked = put(chosen.sequences);
-      m.masked_rows = Tensor::from(chosen.rows, queue()), m.labels = Tensor::from(chosen.labels, queue());
-      masked += static_cast<double>(chosen.rows.size());
-    }
-    if (rule_.cell_cell > 0 && !(shared && rule_.mgm > 0)) m.view_b = put(b);
-    if (m.text_count > 0) m.texts = put(texts);
-    batch.micro.push_back(std::move(m));
+// The passes of one micro-batch, as the device wants them. Adds to the batch's tokens and masked tokens.
+void Step::upload_views(const Samples& samples, MicroBatch& m, GlobalBatch& batch) const {
+  const Sequences a = data_.sequences(samples, rule_.max_cell_tokens, Pass::view_a);
+  Sequences b = a, c = a, texts;
+  for (std::size_t i = 0; i < samples.size(); ++i) {
+    const auto number = static_cast<std::uint64_t>(samples[i]);
+    b.packing.keys[i] = sequence_key(Pass::view_b, number), c.packing.keys[i] = sequence_key(Pass::masked, number);
   }
-  ranks_.all_reduce_sum(std::span<double>(&masked, 1));
-  batch.masked_tokens = masked, batch.data_seconds = seconds_now() - start;
-  return batch;
+  for (std::int64_t t = m.first_text; t < m.first_text + m.text_count; ++t)
+    texts.add(data_.text_tokens(batch.texts[t]), sequence_key(Pass::text, batch.ids.text_owner[t]));
+  const MaskRule rule{rule_.mask_rate, chance_, data_.vocabulary().size()};
+  const bool shared = rule_.masked_pass == StepRule::MaskedPass::view_b;
+  const auto put = [&](const Sequences& s) {
+    batch.tokens += std::ssize(s.ids);
+    return upload(s, Purpose::training, queue());
+  };
+  if (rule_.cell_cell > 0 || rule_.cells_need_text()) m.view_a = put(a);
+  if (rule_.mgm > 0) {
+    const MaskedSequences chosen = mask_genes(shared ? b : c, rule);
+    m.masked = put(chosen.sequences);
+    m.masked_rows = Tensor::from(chosen.rows, queue()), m.labels = Tensor::from(chosen.labels, queue());
+    batch.masked_tokens += static_cast<double>(chosen.rows.size());
+  }
+  if (rule_.cell_cell > 0 && !(shared && rule_.mgm > 0)) m.view_b = put(b);
+  if (m.text_count > 0) m.texts = put(texts);
 }
 
 Step::Encoded Step::encode(const MicroBatch& m, Tape* tape) const {
@@ -283,10 +292,10 @@ Contrast Step::contrast_of(const GlobalBatch& batch, const std::vector<Encoded>&
 }
 
 // Masked genes and matching of one micro-batch, and the seeds of its backward.
-void Step::objectives(const GlobalBatch& batch, const MicroBatch& m, const Contrast& c, Encoded& e, PendingStep& step, Tape* tape) const {
-  const PassOptions pass = options(tape != nullptr);
+void Step::objectives(const GlobalBatch& batch, const MicroBatch& m, const Contrast& c, Encoded& e, PendingStep& step) const {
+  const PassOptions pass = options(update_ != Update::losses_only);
   const auto seed = [&](const Tensor& of, const Tensor& gradient) {
-    if (tape && of && of.tape() && gradient) e.seeds.push_back({of, gradient});
+    if (of && of.tape() && gradient) e.seeds.push_back({of, gradient});
   };
   const auto rows = [](const Tensor& t, std::int64_t first, std::int64_t count) {
     return t && count > 0 ? t.slice_rows(first, count) : Tensor();

@@ -70,9 +70,11 @@ class Step {
   struct GlobalBatch;
   struct Encoded;
   GlobalBatch assemble(const std::vector<Samples>& micro_batches);
+  std::vector<std::int64_t> choose_texts(const std::vector<std::int64_t>& cells, GlobalBatch& batch) const;
+  void upload_views(const Samples& samples, MicroBatch& m, GlobalBatch& batch) const;
   Encoded encode(const MicroBatch& m, Tape* tape) const;
   Contrast contrast_of(const GlobalBatch& batch, const std::vector<Encoded>& encoded) const;
-  void objectives(const GlobalBatch& batch, const MicroBatch& m, const Contrast& c, Encoded& e, PendingStep& step, Tape* tape) const;
+  void objectives(const GlobalBatch& batch, const MicroBatch& m, const Contrast& c, Encoded& e, PendingStep& step) const;
   PassOptions options(bool training) const;
   const Queue& queue() const { return model_.parameters().queue(); }
   void require_finite(const PendingStep& step, const StepResult& result, std::span<const double> rank_failed) const;

@@ -9,7 +9,6 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <chrono>
 #include <csignal>
 #include <ctime>
 #include <string_view>
@@ -17,6 +16,7 @@
 
 #include "engine/errors.h"
 #include "engine/hdf5/sandbox.h"
+#include "engine/machine.h"
 
 extern char** environ;
 
@@ -27,9 +27,9 @@ namespace {
 constexpr double kBusySeconds = 3;      // of the reader's CPU time without a byte moved: it goes round in circles
 constexpr double kSilentSeconds = 300;  // without either: a disk or a stopped process
 
-struct Descriptor {  // closed when nobody took it
+struct OwnDescriptor {  // closed when nobody took it
   int number = -1;
-  ~Descriptor() {
+  ~OwnDescriptor() {
     if (number >= 0) ::close(number);
   }
   int release() { return std::exchange(number, -1); }
@@ -71,8 +71,6 @@ double cpu_seconds(pid_t process) {
   return static_cast<double>(used.tv_sec) + 1e-9 * static_cast<double>(used.tv_nsec);
 }
 
-double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
-
 // Descriptors above those the reader gets, so that giving them their numbers does not close another.
 int above(int descriptor) {
   const int moved = fcntl(descriptor, F_DUPFD_CLOEXEC, 16);
@@ -113,10 +111,10 @@ ReaderProcess::ReaderProcess() { start(); }
 void ReaderProcess::start() {
   int pair[2];
   if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0) cannot_start("socketpair", errno);
-  Descriptor mine{pair[0]}, theirs{above(pair[1])};
+  OwnDescriptor mine{pair[0]}, theirs{above(pair[1])};
   const int memory = memfd_create("langcell-progress", MFD_CLOEXEC);
   if (memory < 0) cannot_start("memfd_create", errno);
-  const Descriptor shared{above(memory)};
+  const OwnDescriptor shared{above(memory)};
   if (ftruncate(shared.number, sizeof(Progress)) != 0) cannot_start("ftruncate", errno);
   void* page = mmap(nullptr, sizeof(Progress), PROT_READ, MAP_SHARED, shared.number, 0);
   if (page == MAP_FAILED) cannot_start("mmap", errno);
@@ -163,8 +161,8 @@ std::optional<Wire> ReaderProcess::answer_to(const Wire& question, const std::st
   return socket_->receive([&] {
     const std::uint64_t m = progress_->load(std::memory_order_relaxed);
     if (moved != m) {
-      moved = m, busy = cpu_seconds(process_), silent = now();
-    } else if (cpu_seconds(process_) - busy > kBusySeconds || now() - silent > kSilentSeconds) {
+      moved = m, busy = cpu_seconds(process_), silent = seconds_now();
+    } else if (cpu_seconds(process_) - busy > kBusySeconds || seconds_now() - silent > kSilentSeconds) {
       kill(process_, SIGKILL);
       alive_ = false;
       throw ReaderLost(

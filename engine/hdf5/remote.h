@@ -9,6 +9,8 @@
 
 namespace lc {
 
+constexpr std::uint64_t kBytesAtOnce = std::uint64_t{32} << 20;  // of a large object, where a part will do
+
 struct Hdf5::File {
   File(std::string path_, H5Open how_) : path(std::move(path_)), how(how_) {}
   ~File();

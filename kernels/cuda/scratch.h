@@ -11,7 +11,7 @@ template <class T>
 class Scratch {
  public:
   Scratch(const Queue& queue, std::int64_t count) : queue_(queue) {  // std::bad_alloc when there is none left
-    if (count > 0) data_ = static_cast<T*>(cuda::allocate(queue, static_cast<std::size_t>(count) * sizeof(T)));
+    if (count > 0) data_ = static_cast<T*>(lc::cuda::allocate(queue, static_cast<std::size_t>(count) * sizeof(T)));
     if (count > 0 && !data_) throw std::bad_alloc();
   }
   ~Scratch() {

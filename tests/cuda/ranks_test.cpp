@@ -3,7 +3,6 @@
 #include <unistd.h>
 
 #include <atomic>
-#include <cmath>
 #include <csignal>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -27,20 +26,15 @@ class CudaRanks : public testing::Test {
   const std::filesystem::path corpus_ = folder_ / "c.h5";
 };
 
-struct RankTrained {
-  std::vector<double> losses;
-  std::vector<float> first_gradients, weights;
-};
-
 // `steps` steps, rank r with the r-th of equal shares of the cells.
-std::vector<RankTrained> train(const std::filesystem::path& corpus, int ranks, const StepRule& rule, int steps) {
-  std::vector<RankTrained> all(static_cast<std::size_t>(ranks));
+std::vector<Trained> train(const std::filesystem::path& corpus, int ranks, const StepRule& rule, int steps) {
+  std::vector<Trained> all(static_cast<std::size_t>(ranks));
   const auto body = [&](Communicator& c, const Queue& queue) {
     SmallModel m(corpus, DType::f32, queue);
     Samples share;
     for (std::int64_t i = kCells * c.rank() / ranks; i < kCells * (c.rank() + 1) / ranks; ++i) share.push_back(i);
     Step step(*m.model, m.data, c, rule);
-    RankTrained& t = all[static_cast<std::size_t>(c.rank())];
+    Trained& t = all[static_cast<std::size_t>(c.rank())];
     std::vector<PendingStep> waiting;
     for (int n = 0; n < steps; ++n) {
       waiting.push_back(step.begin(static_cast<std::uint32_t>(n), {share}, 1e-3f));
@@ -56,8 +50,8 @@ std::vector<RankTrained> train(const std::filesystem::path& corpus, int ranks, c
   return all;
 }
 
-void expect_those_of_one(const std::vector<RankTrained>& all, const RankTrained& alone, double last_loss) {
-  for (const RankTrained& t : all) {
+void expect_those_of_one(const std::vector<Trained>& all, const Trained& alone, double last_loss) {
+  for (const Trained& t : all) {
     EXPECT_NEAR(t.losses.front(), alone.losses.front(), 1e-6 * alone.losses.front());
     EXPECT_NEAR(t.losses.back(), alone.losses.back(), last_loss * alone.losses.back());
     EXPECT_LE(relative(t.first_gradients, alone.first_gradients), 1e-4);
@@ -70,13 +64,13 @@ void expect_those_of_one(const std::vector<RankTrained>& all, const RankTrained&
 TEST_F(CudaRanks, follow_the_losses_of_one_for_twenty_steps) {
   StepRule rule = everything(9);
   rule.stage = 1, rule.cell_text = rule.matching = 0;
-  const RankTrained alone = train(corpus_, 1, rule, 20)[0];
+  const Trained alone = train(corpus_, 1, rule, 20)[0];
   EXPECT_LT(alone.losses.back(), 0.9 * alone.losses.front());
   expect_those_of_one(train(corpus_, 2, rule, 20), alone, 1e-4);
 }
 
 TEST_F(CudaRanks, of_unequal_shares_too_and_equal_runs_give_equal_bits) {
-  const std::vector<RankTrained> first = train(corpus_, 3, everything(9), 2), second = train(corpus_, 3, everything(9), 2);
+  const std::vector<Trained> first = train(corpus_, 3, everything(9), 2), second = train(corpus_, 3, everything(9), 2);
   expect_those_of_one(first, train(corpus_, 1, everything(9), 2)[0], 1e-5);
   EXPECT_EQ(first[0].losses, second[1].losses);
   EXPECT_EQ(first[0].weights, second[2].weights);
@@ -87,7 +81,7 @@ TEST_F(CudaRanks, sum_gradients_in_slices_beside_backward_as_in_one) {
   StepRule cut = everything(9), whole = everything(9);
   cut.least_slice = 1;
   EXPECT_EQ(train(corpus_, 2, cut, 2)[1].weights, train(corpus_, 2, whole, 2)[0].weights);
-  const std::vector<RankTrained> three = train(corpus_, 3, cut, 1);
+  const std::vector<Trained> three = train(corpus_, 3, cut, 1);
   EXPECT_LE(relative(three[0].first_gradients, train(corpus_, 3, whole, 1)[0].first_gradients), 1e-6);
   EXPECT_EQ(three[0].first_gradients, three[2].first_gradients);
 }

@@ -4,7 +4,6 @@
 
 #include <gtest/gtest.h>
 
-#include <cmath>
 #include <numeric>
 
 #include "engine/errors.h"
@@ -29,10 +28,6 @@ class CudaStep : public testing::Test {
   const std::filesystem::path corpus_ = folder_ / "c.h5";
 };
 
-struct Trained {
-  std::vector<double> losses;
-  std::vector<float> first_gradients, weights;
-};
 Trained train(SmallModel& m, const StepRule& rule, const std::vector<Samples>& micro, int steps) {
   const auto alone = comm_alone();
   Step step(*m.model, m.data, *alone, rule);

@@ -38,7 +38,7 @@ bool intact(const char* piece, std::size_t bytes) {
 
 char shim::mark_behind(const void* piece, std::size_t at) {
   if (at % 2) return 0x7f;  // little-endian: the high byte, with every exponent bit but the lowest
-  std::size_t mixed = (reinterpret_cast<std::uintptr_t>(piece) / 64 + at / 2) * 0x9e3779b97f4a7c15u;
+  std::size_t mixed = (reinterpret_cast<std::uintptr_t>(piece) / 64 * 0x94d049bb133111ebu + at / 2) * 0x9e3779b97f4a7c15u;
   mixed = (mixed ^ mixed >> 32) * 0xbf58476d1ce4e5b9u;  // else places a certain way apart are equal all along
   return static_cast<char>(0x81 + (mixed >> 32) % 61);
 }

@@ -1,7 +1,6 @@
 // The global step on several ranks, as threads: the same losses, gradients and weights as on one.
 #include <gtest/gtest.h>
 
-#include <cmath>
 #include <mutex>
 
 #include "engine/errors.h"
@@ -11,11 +10,6 @@
 
 namespace lc::test {
 namespace {
-
-struct Trained {
-  std::vector<double> losses;
-  std::vector<float> first_gradients, weights;
-};
 
 // `steps` steps over the first `cells` cells, rank r with the r-th of equal shares, each in `micro` micro-batches.
 std::vector<Trained> train(const std::filesystem::path& corpus, int ranks, std::int64_t cells, int micro, int steps) {

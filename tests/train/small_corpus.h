@@ -76,6 +76,11 @@ struct SmallModel {  // tiny, on the corpus, ready to train
   }
 };
 
+struct Trained {  // what some steps gave
+  std::vector<double> losses;
+  std::vector<float> first_gradients, weights;
+};
+
 // Every objective of stage 2.
 inline StepRule everything(int max_cell_tokens = 41) {
   StepRule r;

@@ -4,7 +4,6 @@
 #include <gtest/gtest.h>
 #include <omp.h>
 
-#include <cmath>
 #include <map>
 #include <numeric>
 

@@ -81,8 +81,8 @@ static void require_one_process(const std::string& name) {
   }
 }
 
-Command add_command(Command program, const std::string& name, const std::string& what, const std::string& example) {
-  Command command = program.add_command(name, what, example);
+Command add_command(Command parent, const std::string& name, const std::string& what, const std::string& example) {
+  Command command = parent.subcommand(name, what, example);
   if (name != "info" && name != "pretrain") command.when_parsed([name] { require_one_process(name); });
   return command;
 }

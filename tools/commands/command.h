@@ -5,7 +5,7 @@
 #include <string_view>
 
 #include "engine/machine.h"
-#include "tools/commands/options.h"
+#include "tools/commands/command_line.h"
 
 namespace lc {
 
@@ -23,7 +23,7 @@ Queue queue_of(const Common& common);                 // UsageError for a device
 DType precision_of(const Common& common, Work work);  // auto, fp32, bf16
 
 // All but info and pretrain refuse to run as one of several tasks of a launcher, which would all do the same.
-Command add_command(Command program, const std::string& name, const std::string& what, const std::string& example);
+Command add_command(Command parent, const std::string& name, const std::string& what, const std::string& example);
 void say(const Common& common, const std::string& line);  // progress: standard error, unless quiet
 std::string printable(std::string_view text);             // one line of UTF-8: what a damaged file's names hold besides is written \xNN
 void warn(const std::string& line);                       // standard error, always

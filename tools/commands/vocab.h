@@ -7,7 +7,7 @@
 
 #include "models/langcell/data/gene_vocabulary.h"
 #include "tools/anndata/counts.h"
-#include "tools/commands/options.h"
+#include "tools/commands/command_line.h"
 
 namespace lc {
 

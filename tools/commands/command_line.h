@@ -33,8 +33,8 @@ class Command {  // the program or one of its commands; as long-lived as the pro
  public:
   explicit Command(CLI::App* app) : app_(app) {}
 
-  // A command of this one, with an example below its help.
-  Command add_command(const std::string& name, const std::string& what, const std::string& example);
+  // A command of this one, with an example below its help. Commands of the program come by add_command (command.h).
+  Command subcommand(const std::string& name, const std::string& what, const std::string& example);
   void require_command();
 
   // Names: "--long,--other", or one without dashes for a value by position. T: std::string, std::filesystem::path, a vector of these, int,

@@ -1,10 +1,11 @@
 // The one file of the commands that reads CLI11's header.
-#include "tools/commands/options.h"
+#include "tools/commands/command_line.h"
 
 #include <CLI/CLI.hpp>
 #include <cstdint>
 #include <filesystem>
 #include <optional>
+#include <utility>
 
 namespace lc {
 
@@ -54,7 +55,7 @@ template Option& Option::range(std::int64_t, std::int64_t);
 template Option& Option::range(std::uint64_t, std::uint64_t);
 template Option& Option::range(double, double);
 
-Command Command::add_command(const std::string& name, const std::string& what, const std::string& example) {
+Command Command::subcommand(const std::string& name, const std::string& what, const std::string& example) {
   CLI::App* command = app_->add_subcommand(name, what);
   command->footer("example:\n  " + example + "\n");
   return Command(command);
