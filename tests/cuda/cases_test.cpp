@@ -20,9 +20,7 @@ std::vector<std::function<void()>> orders() {
 }
 
 class CudaCases : public testing::TestWithParam<OnBoth> {};
-TEST_P(CudaCases, agree_with_the_double_reference_and_with_the_cpu) {
-  check(GetParam(), orders());
-}
+TEST_P(CudaCases, agree_with_the_double_reference_and_with_the_cpu) { check(GetParam(), orders()); }
 // A word at a time: each is quick.
 class CudaCasesOfWord : public testing::TestWithParam<std::string> {};
 TEST_P(CudaCasesOfWord, keep_the_nan_that_the_reference_keeps) {
@@ -46,9 +44,7 @@ struct OnHopper {
 class HopperCases : public testing::TestWithParam<OnBoth> {
   OnHopper hopper_;
 };
-TEST_P(HopperCases, agree_with_the_double_reference_and_with_the_cpu) {
-  check(GetParam(), orders(), {DType::bf16});
-}
+TEST_P(HopperCases, agree_with_the_double_reference_and_with_the_cpu) { check(GetParam(), orders(), {DType::bf16}); }
 std::vector<OnBoth> hopper_on_both() {
   std::vector<OnBoth> cases = cases_on_both();
   std::erase_if(cases, [](const OnBoth& c) {
