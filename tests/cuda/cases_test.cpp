@@ -45,12 +45,15 @@ class HopperCases : public testing::TestWithParam<OnBoth> {
   OnHopper hopper_;
 };
 TEST_P(HopperCases, agree_with_the_double_reference_and_with_the_cpu) { check(GetParam(), orders(), {DType::bf16}); }
-std::vector<OnBoth> hopper_on_both() {
-  std::vector<OnBoth> cases = cases_on_both();
-  std::erase_if(cases, [](const OnBoth& c) {
-    return c.cpu.word != "attention" && c.cpu.word != "cross_entropy" && c.cpu.word != "infonce" && c.cpu.word != "matmul";
-  });
-  return cases;
+const std::vector<OnBoth>& hopper_on_both() {
+  static const std::vector<OnBoth> some = [] {
+    std::vector<OnBoth> cases = cases_on_both();
+    std::erase_if(cases, [](const OnBoth& c) {
+      return c.cpu.word != "attention" && c.cpu.word != "cross_entropy" && c.cpu.word != "infonce" && c.cpu.word != "matmul";
+    });
+    return cases;
+  }();
+  return some;
 }
 class HopperCasesOfWord : public testing::TestWithParam<std::string> {};
 TEST_P(HopperCasesOfWord, keep_the_nan_that_the_reference_keeps) {

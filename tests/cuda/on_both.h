@@ -9,15 +9,18 @@
 
 namespace lc::test {
 
-inline std::vector<OnBoth> cases_on_both() {
-  std::vector<OpCase> cpu = all_cases();
-  test_queue() = Queue{Device::cuda};
-  std::vector<OpCase> cuda = all_cases();
-  test_queue() = Queue{};
-  std::vector<OnBoth> both;
-  for (std::size_t i = 0; i < cpu.size(); ++i) {
-    if (!cpu[i].benchmark_only) both.push_back({std::move(cpu[i]), std::move(cuda[i])});
-  }
+inline const std::vector<OnBoth>& cases_on_both() {  // made at the first call: every test is a process, and starts with the names of all
+  static const std::vector<OnBoth> both = [] {
+    std::vector<OpCase> cpu = all_cases();
+    test_queue() = Queue{Device::cuda};
+    std::vector<OpCase> cuda = all_cases();
+    test_queue() = Queue{};
+    std::vector<OnBoth> judged;
+    for (std::size_t i = 0; i < cpu.size(); ++i) {
+      if (!cpu[i].benchmark_only) judged.push_back({std::move(cpu[i]), std::move(cuda[i])});
+    }
+    return judged;
+  }();
   return both;
 }
 
