@@ -10,8 +10,6 @@
 #include "models/langcell/data/cell_tokens.h"
 #include "tools/anndata/counts.h"
 
-namespace {}  // namespace
-
 int main(int argc, char** argv) {
   if (const std::optional<int> code = lc::serve_files(argc, argv)) return *code;
   CLI::App app("counts to tokens");
